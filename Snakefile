@@ -1,0 +1,76 @@
+"""ECG-GRPO: raw ECG-Expert-QA JSON → SFT adapter → merged model → GRPO model → evaluation report.
+
+raw JSON ─ prepare_data ─▶ train / validation / test ─┬─ train_sft ─▶ adapter ─ merge ─▶ SFT model ─ train_grpo ─ merge ─▶ GRPO model
+base model ───────────────────────────────────────────┘                                                            │
+                    answers of base, SFT, GRPO and two baselines ─▶ scores ─▶ comparison ─▶ report ◀───────────────┘
+
+Everything is below results/<run>/. Targets by name: data, sft, merged, grpo, evaluation, report (the default).
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/base_model.smk"
+include: "rules/data.smk"
+include: "rules/sft.smk"
+include: "rules/merge.smk"
+include: "rules/grpo.smk"
+include: "rules/evaluation.smk"
+include: "rules/report.smk"
+
+
+localrules:
+    report,
+    data,
+    sft,
+    merged,
+    grpo,
+    evaluation,
+
+
+rule report:
+    input:
+        f"{RESULTS}/report/index.html",
+    message:
+        "The report"
+
+
+rule data:
+    input:
+        f"{RESULTS}/data/data_report.json",
+    message:
+        "The prepared data"
+
+
+rule sft:
+    input:
+        f"{RESULTS}/sft_adapter/adapter_model.safetensors",
+    message:
+        "The SFT adapter"
+
+
+rule merged:
+    input:
+        f"{RESULTS}/sft_model/manifest.json",
+    message:
+        "The merged SFT model"
+
+
+rule grpo:
+    input:
+        f"{RESULTS}/grpo_model/manifest.json",
+    message:
+        "The GRPO model"
+
+
+rule evaluation:
+    input:
+        f"{RESULTS}/evaluation/comparison.json",
+    message:
+        "The comparison of base, SFT and GRPO"

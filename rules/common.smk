@@ -1,0 +1,43 @@
+"""The validated configuration, and the names that every rule file uses.
+
+SETTINGS   the configuration, one model for each section
+RESULTS    results/<run>
+LOGS, BENCHMARKS, PROVENANCE, SCRATCH   folders below it
+"""
+
+import sys
+
+sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
+
+from snakemake.exceptions import WorkflowError
+
+from ecg_grpo.base_model import check_model_directory
+from ecg_grpo.errors import InputError
+from ecg_grpo.fingerprint import code_fingerprint
+from ecg_grpo.records import find_raw_files
+from ecg_grpo.settings.run import load_settings
+from ecg_grpo.training_plan import GRPO_SIZES, SFT_SIZES
+
+try:
+    SETTINGS = load_settings(config, [str(file) for file in workflow.configfiles])
+    RAW_FILES = [str(file) for file in find_raw_files(SETTINGS.data.raw_dir)]
+    BASE_MODEL_FILES = []
+    if SETTINGS.base_model.source == "path":
+        folder = check_model_directory(Path(SETTINGS.base_model.path))
+        BASE_MODEL_FILES = sorted(str(file) for file in folder.iterdir() if file.is_file())
+except InputError as error:
+    raise WorkflowError(str(error)) from None
+
+RESULTS = f"results/{SETTINGS.run}"
+LOGS = f"{RESULTS}/logs"
+BENCHMARKS = f"{RESULTS}/benchmarks"
+PROVENANCE = f"{RESULTS}/provenance"
+SCRATCH = f"{RESULTS}/scratch"
+
+MODELS = ["base", "sft", "grpo"]
+SYSTEMS = ["echo", "nearest", *MODELS]
+
+
+wildcard_constraints:
+    model="|".join(MODELS),
+    system="|".join(SYSTEMS),

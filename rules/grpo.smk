@@ -1,0 +1,48 @@
+"""Reinforcement learning from the merged SFT model.
+
+Inputs:  data/train.parquet, the SFT model
+Outputs: grpo/checkpoint/manifest.json, grpo/training_log.jsonl, grpo/completions.parquet
+Steps:   sample groups of completions, reward them, update; resume from scratch/ after a death
+"""
+
+
+rule train_grpo:
+    input:
+        train=f"{RESULTS}/data/train.parquet",
+        sft_model=f"{RESULTS}/sft_model/manifest.json",
+        plan=ancient(f"{RESULTS}/data/training_plan.json"),
+    output:
+        checkpoint=f"{RESULTS}/grpo/checkpoint/manifest.json",
+        training_log=f"{RESULTS}/grpo/training_log.jsonl",
+        completions=f"{RESULTS}/grpo/completions.parquet",
+        provenance=f"{PROVENANCE}/train_grpo.json",
+    log:
+        f"{LOGS}/train_grpo.log",
+    benchmark:
+        f"{BENCHMARKS}/train_grpo.tsv"
+    conda:
+        f"../envs/{'train' if SETTINGS.grpo.rollout == 'transformers' else 'train_vllm'}.yaml"
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime=1440,
+        gpu=0,
+    params:
+        launch=SETTINGS.grpo.launch.command(),
+        settings=SETTINGS.grpo.as_json(),
+        code=code_fingerprint("workflow_scripts/train_grpo.py"),
+        scratch=SCRATCH,
+    message:
+        "Reinforcement learning (GRPO)"
+    shell:
+        "{params.launch} workflow_scripts/train_grpo.py"
+        " --train {input.train:q}"
+        " --sft-model {input.sft_model:q}"
+        " --checkpoint {output.checkpoint:q}"
+        " --training-log {output.training_log:q}"
+        " --completions {output.completions:q}"
+        " --scratch {params.scratch:q}"
+        " --settings {params.settings:q}"
+        " --threads {threads}"
+        " --log {log:q}"
+        " --provenance {output.provenance:q}"

@@ -1,0 +1,57 @@
+"""Adapter and base become one model, which proves that it is the sum of the two.
+
+Inputs:  the adapter (or full checkpoint), the model that it was trained on, data/validation.parquet for the checks
+Outputs: {sft,grpo}_model/manifest.json, which stands for the directory
+Steps:   merge in float32, compare logits, save, read again, compare again
+"""
+
+
+rule merge_sft_adapter:
+    input:
+        base_model=f"{RESULTS}/base_model/manifest.json",
+        checkpoint=f"{RESULTS}/sft_adapter/adapter_model.safetensors",
+        validation=f"{RESULTS}/data/validation.parquet",
+    output:
+        manifest=f"{RESULTS}/sft_model/manifest.json",
+        provenance=f"{PROVENANCE}/merge_sft_adapter.json",
+    log:
+        f"{LOGS}/merge_sft_adapter.log",
+    benchmark:
+        f"{BENCHMARKS}/merge_sft_adapter.tsv"
+    conda:
+        "../envs/train.yaml"
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        settings=SETTINGS.merge.as_json(),
+        code=code_fingerprint("workflow_scripts/merge_adapter.py"),
+    message:
+        "Merging the SFT adapter into the base model"
+    shell:
+        "python workflow_scripts/merge_adapter.py"
+        " --base-model {input.base_model:q}"
+        " --checkpoint {input.checkpoint:q}"
+        " --validation {input.validation:q}"
+        " --manifest {output.manifest:q}"
+        " --settings {params.settings:q}"
+        " --threads {threads}"
+        " --log {log:q}"
+        " --provenance {output.provenance:q}"
+
+
+use rule merge_sft_adapter as merge_grpo_checkpoint with:
+    input:
+        base_model=f"{RESULTS}/sft_model/manifest.json",
+        checkpoint=f"{RESULTS}/grpo/checkpoint/manifest.json",
+        validation=f"{RESULTS}/data/validation.parquet",
+    output:
+        manifest=f"{RESULTS}/grpo_model/manifest.json",
+        provenance=f"{PROVENANCE}/merge_grpo_checkpoint.json",
+    log:
+        f"{LOGS}/merge_grpo_checkpoint.log",
+    benchmark:
+        f"{BENCHMARKS}/merge_grpo_checkpoint.tsv"
+    message:
+        "Merging the GRPO checkpoint into the SFT model"

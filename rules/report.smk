@@ -1,0 +1,69 @@
+"""One self-contained page about the whole run.
+
+Inputs:  the comparison, all answers and scores, both training logs, GRPO's completions, every stage's provenance
+Outputs: report/index.html
+"""
+
+
+rule make_report:
+    input:
+        template="resources/report/template.html.j2",
+        comparison=f"{RESULTS}/evaluation/comparison.json",
+        data_report=f"{RESULTS}/data/data_report.json",
+        answers=expand(f"{RESULTS}/evaluation/{{model}}/answers.parquet", model=MODELS),
+        scores=expand(f"{RESULTS}/evaluation/{{model}}/scores.parquet", model=MODELS),
+        sft_log=f"{RESULTS}/sft/training_log.jsonl",
+        grpo_log=f"{RESULTS}/grpo/training_log.jsonl",
+        completions=f"{RESULTS}/grpo/completions.parquet",
+        stages=[
+            f"{PROVENANCE}/{stage}.json"
+            for stage in [
+                "fetch_base_model",
+                "prepare_data",
+                "check_training_plan",
+                "train_sft",
+                "merge_sft_adapter",
+                "train_grpo",
+                "merge_grpo_checkpoint",
+                *[f"generate_answers.{model}" for model in MODELS],
+                "generate_baselines",
+                *[f"score_answers.{system}" for system in SYSTEMS],
+                "compare_models",
+            ]
+        ],
+    output:
+        page=f"{RESULTS}/report/index.html",
+        provenance=f"{PROVENANCE}/make_report.json",
+    log:
+        f"{LOGS}/make_report.log",
+    benchmark:
+        f"{BENCHMARKS}/make_report.tsv"
+    conda:
+        "../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        run=SETTINGS.run,
+        settings=SETTINGS.report.as_json(),
+        code=code_fingerprint("workflow_scripts/make_report.py"),
+    message:
+        f"Writing {RESULTS}/report/index.html"
+    shell:
+        "python workflow_scripts/make_report.py"
+        " --run {params.run:q}"
+        " --template {input.template:q}"
+        " --comparison {input.comparison:q}"
+        " --data-report {input.data_report:q}"
+        " --answers {input.answers:q}"
+        " --scores {input.scores:q}"
+        " --sft-log {input.sft_log:q}"
+        " --grpo-log {input.grpo_log:q}"
+        " --completions {input.completions:q}"
+        " --stages {input.stages:q}"
+        " --page {output.page:q}"
+        " --settings {params.settings:q}"
+        " --threads {threads}"
+        " --log {log:q}"
+        " --provenance {output.provenance:q}"

@@ -1,0 +1,50 @@
+"""Supervised fine-tuning of a LoRA adapter.
+
+Inputs:  data/train.parquet, data/validation.parquet, the base model
+Outputs: sft_adapter/{adapter_model.safetensors,adapter_config.json}, sft/training_log.jsonl
+Steps:   train with completion-only loss; resume from scratch/ after a death
+"""
+
+
+rule train_sft:
+    input:
+        train=f"{RESULTS}/data/train.parquet",
+        validation=f"{RESULTS}/data/validation.parquet",
+        base_model=f"{RESULTS}/base_model/manifest.json",
+        plan=ancient(f"{RESULTS}/data/training_plan.json"),
+    output:
+        adapter=f"{RESULTS}/sft_adapter/adapter_model.safetensors",
+        adapter_config=f"{RESULTS}/sft_adapter/adapter_config.json",
+        training_log=f"{RESULTS}/sft/training_log.jsonl",
+        provenance=f"{PROVENANCE}/train_sft.json",
+    log:
+        f"{LOGS}/train_sft.log",
+    benchmark:
+        f"{BENCHMARKS}/train_sft.tsv"
+    conda:
+        "../envs/train.yaml"
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime=1440,
+        gpu=0,
+    params:
+        launch=SETTINGS.sft.launch.command(),
+        settings=SETTINGS.sft.as_json(),
+        code=code_fingerprint("workflow_scripts/train_sft.py"),
+        scratch=SCRATCH,
+    message:
+        "Supervised fine-tuning"
+    shell:
+        "{params.launch} workflow_scripts/train_sft.py"
+        " --train {input.train:q}"
+        " --validation {input.validation:q}"
+        " --base-model {input.base_model:q}"
+        " --adapter {output.adapter:q}"
+        " --adapter-config {output.adapter_config:q}"
+        " --training-log {output.training_log:q}"
+        " --scratch {params.scratch:q}"
+        " --settings {params.settings:q}"
+        " --threads {threads}"
+        " --log {log:q}"
+        " --provenance {output.provenance:q}"

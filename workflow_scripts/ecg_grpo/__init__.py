@@ -1,0 +1,1 @@
+"""The library that the programs of the workflow share, one module a subject."""

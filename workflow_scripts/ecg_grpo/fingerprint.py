@@ -1,0 +1,55 @@
+"""What a stage's code is, as one hash: the reason for which Snakemake runs the stage again."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from functools import cache
+from modulefinder import ModuleFinder
+from pathlib import Path
+
+
+def code_fingerprint(program: str | Path) -> str:
+    """SHA-256 over a program and every module beside it that it imports, directly or not.
+
+    Comments, docstrings, help texts, descriptions and the layout of the source do not count, nor does the time at
+    which a file was written. Imports inside functions count.
+
+    Args:
+        program: path of the program; modules are looked for in its folder.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        SyntaxError: a module does not parse.
+    """
+    program = Path(program).resolve()
+    finder = ModuleFinder(path=[str(program.parent)])
+    finder.run_script(str(program))
+    files = {program} | {Path(module.__file__) for module in finder.modules.values() if module.__file__}
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(f"{file.relative_to(program.parent)}\0".encode())
+        digest.update(_meaning(file, file.stat().st_mtime_ns))
+    return digest.hexdigest()
+
+
+@cache
+def _meaning(file: Path, _mtime: int) -> bytes:
+    """SHA-256 of what a source file means; cached until the file is written again."""
+    tree = _Meaning().visit(ast.parse(file.read_bytes()))
+    return hashlib.sha256(ast.dump(tree).encode()).digest()
+
+
+class _Meaning(ast.NodeTransformer):
+    """Takes out what people read and the interpreter does not act on."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            return None
+        return self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        node.keywords = [keyword for keyword in node.keywords if keyword.arg not in ("description", "help")]
+        return self.generic_visit(node)

@@ -1,0 +1,37 @@
+"""`data:` which raw files are read and how they become training, validation and test records."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from ecg_grpo.settings.section import Section
+
+
+class DataSettings(Section):
+    """Section `data`."""
+
+    raw_dir: str = Field(description="Folder with ECG-Expert-QA's JSON files; some of them are enough.")
+    system_prompt: str = Field("resources/prompts/system.txt", description="Text file with the system prompt of every stage.")
+    validation_fraction: float = Field(0.1, gt=0, lt=1, description="Share of near-duplicate groups for validation.")
+    test_fraction: float = Field(0.1, gt=0, lt=1, description="Share of near-duplicate groups for the test split.")
+    question_similarity: float = Field(
+        0.8, gt=0, le=1, description="Questions at or above this TF-IDF cosine belong to one group."
+    )
+    answer_similarity: float = Field(
+        0.85, gt=0, le=1, description="Answers at or above this TF-IDF cosine belong to one group."
+    )
+    max_prompt_tokens: int = Field(
+        1024, ge=1, description="Longest prompt in tokens, chat template included; longer records are quarantined."
+    )
+    max_answer_tokens: int = Field(
+        1024, ge=1, description="Longest reference answer in tokens; longer records are quarantined."
+    )
+    seed: int = Field(0, description="Decides, with a stable hash, which group goes to which split.")
+
+    @model_validator(mode="after")
+    def _something_is_left_to_train_on(self) -> Self:
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError("validation_fraction + test_fraction must be less than 1")
+        return self

@@ -1,0 +1,59 @@
+"""The whole configuration, as the Snakefile reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from ecg_grpo.errors import InputError
+from ecg_grpo.settings.base_model import BaseModelSettings
+from ecg_grpo.settings.data import DataSettings
+from ecg_grpo.settings.evaluation import EvaluationSettings
+from ecg_grpo.settings.grpo import GRPOSettings
+from ecg_grpo.settings.merge import MergeSettings
+from ecg_grpo.settings.report import ReportSettings
+from ecg_grpo.settings.section import Section, explain
+from ecg_grpo.settings.sft import SFTSettings
+
+
+class Settings(Section):
+    """The configuration file."""
+
+    run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Results go to `results/<run>/`.")
+    base_model: BaseModelSettings = Field(description="The model that everything starts from.")
+    data: DataSettings = Field(description="Raw files, splits, lengths.")
+    sft: SFTSettings = Field(default_factory=SFTSettings, description="Supervised fine-tuning.")
+    merge: MergeSettings = Field(default_factory=MergeSettings, description="Adapter and base become one model.")
+    grpo: GRPOSettings = Field(default_factory=GRPOSettings, description="Reinforcement learning.")
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="Answers and comparison.")
+    report: ReportSettings = Field(default_factory=ReportSettings, description="The page at the end.")
+
+    @model_validator(mode="after")
+    def _nothing_is_truncated(self) -> Self:
+        longest = self.data.max_prompt_tokens + self.data.max_answer_tokens
+        if longest > self.sft.max_length:
+            raise ValueError(
+                f"data.max_prompt_tokens + data.max_answer_tokens is {longest}, more than sft.max_length "
+                f"({self.sft.max_length}): training would cut such records silently"
+            )
+        return self
+
+
+def load_settings(configuration: Mapping[str, Any], files: list[str]) -> Settings:
+    """The validated configuration.
+
+    Args:
+        configuration: what Snakemake merged from the configuration files.
+        files: those files' names, for the message.
+
+    Raises:
+        InputError: one message that names every wrong key.
+    """
+    try:
+        return Settings.model_validate(dict(configuration))
+    except ValidationError as error:
+        raise InputError(
+            " + ".join(files), explain(error), "config/config.schema.json describes every key; mend the file."
+        ) from None

@@ -1,0 +1,54 @@
+"""What every section of the configuration has in common."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ecg_grpo.errors import InputError
+
+Precision = Literal["auto", "float32", "bfloat16"]
+"""`auto`: bfloat16 where the device computes it natively, else float32 (decided when the stage runs)."""
+
+
+class Section(BaseModel):
+    """A section of the configuration: unknown keys are refused, values never change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    def as_json(self, only: set[str] | None = None) -> str:
+        """This section, or the fields named in `only`, as JSON with sorted keys.
+
+        Sorted, because Snakemake compares a rule's parameters as text: the order of keys in a YAML file must not
+        make a stage run again.
+        """
+        return json.dumps(self.model_dump(mode="json", include=only), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The section that `as_json` wrote.
+
+        Raises:
+            InputError: the text is not JSON or does not fit the model; names each key.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise InputError(f"--settings ({cls.__name__})", explain(error), "Give the section as JSON.") from None
+
+
+def explain(error: ValidationError) -> str:
+    """Every problem of a validation error as `key: problem`, one after the other on a line."""
+    problems = []
+    for problem in error.errors(include_url=False):
+        key = ".".join(str(part) for part in problem["loc"]) or "configuration"
+        if problem["type"] == "extra_forbidden":
+            text = "no such key"
+        else:
+            text = problem["msg"].removeprefix("Value error, ")
+            if problem["type"] != "missing" and not isinstance(problem["input"], dict):
+                text += f" (it is {problem['input']!r})"
+        problems.append(f"{key}: {text}")
+    return "; ".join(problems)

@@ -1,0 +1,165 @@
+"""What every program of the workflow does the same way: arguments, threads, log, errors, provenance.
+
+A program is a parser and a function:
+
+    parser = StageParser("train_sft", __doc__)
+    parser.add_input("--train", help="training split (parquet)")
+    parser.add_output("--adapter", help="the adapter")
+    if __name__ == "__main__":
+        parser.run(train_sft)
+
+`run` sends everything that libraries print to the log file, keeps the terminal for the progress display, turns an
+`InputError` into one line and exit status 1, and writes a provenance file: what went in, what came out, with which
+settings, code and versions, and how long it took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TextIO
+
+from ecg_grpo.errors import InputError
+from ecg_grpo.files import sha256_of, write_json
+from ecg_grpo.fingerprint import code_fingerprint
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_REPORTED_PACKAGES = (
+    *("accelerate", "datasets", "deepspeed", "gguf", "huggingface-hub", "jinja2", "nltk", "numpy", "pandas", "peft"),
+    *("plotly", "pyarrow", "pydantic", "rouge-score", "sacrebleu", "safetensors", "scikit-learn", "tokenizers"),
+    *("torch", "transformers", "trl", "vllm"),
+)
+
+
+class StageParser(argparse.ArgumentParser):
+    """An argument parser that knows which arguments are files that the stage reads and which it writes."""
+
+    def __init__(self, stage: str, description: str | None) -> None:
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        self.stage = stage
+        self._inputs: list[str] = []
+        self._outputs: list[str] = []
+        self.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads to use")
+        self.add_argument("--log", type=Path, help="file for everything that is printed (default: the terminal)")
+        self.add_argument("--provenance", type=Path, help="file for what went in, what came out and with which code")
+
+    def add_input(self, flag: str, **options: object) -> None:
+        """A file, or with `nargs` several, that the stage reads."""
+        self._inputs.append(self.add_argument(flag, type=Path, required=True, **options).dest)
+
+    def add_output(self, flag: str, **options: object) -> None:
+        """A file that the stage writes."""
+        self._outputs.append(self.add_argument(flag, type=Path, required=True, **options).dest)
+
+    def add_settings(self, section: str) -> None:
+        """The stage's section of the configuration."""
+        self.add_argument("--settings", default="{}", metavar="JSON", help=f"section `{section}` of the configuration, as JSON")
+
+    def run(self, function: Callable[[argparse.Namespace, Stage], None]) -> None:
+        """Parses the command line and runs the stage; ends the process with status 1 if it fails."""
+        arguments = self.parse_args()
+        for variable in _THREAD_VARIABLES:
+            os.environ[variable] = str(arguments.threads)
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        stage = Stage(self.stage, arguments.threads, arguments.log)
+        started = time.monotonic()
+        try:
+            function(arguments, stage)
+            if arguments.provenance:
+                self._write_provenance(arguments, stage, time.monotonic() - started)
+        except InputError as error:
+            stage.fail(str(error))
+        except OSError as error:
+            traceback.print_exc()
+            stage.fail(f"{error.filename or 'file system'}: {error.strerror or error}")
+        except Exception as error:  # the one place that turns a defect into a line; the log has the traceback
+            if arguments.log is None:
+                raise
+            traceback.print_exc()
+            stage.fail(f"{type(error).__name__}: {error}. This is not your input's fault; details: {arguments.log}")
+
+    def _write_provenance(self, arguments: argparse.Namespace, stage: Stage, seconds: float) -> None:
+        program = Path(sys.argv[0])
+        write_json(
+            arguments.provenance,
+            {
+                "stage": self.stage,
+                "program": str(program),
+                "code": code_fingerprint(program),
+                "settings": getattr(arguments, "settings", "{}"),
+                "inputs": _hashes(arguments, self._inputs),
+                "outputs": _hashes(arguments, self._outputs),
+                "packages": {name: version for name in _REPORTED_PACKAGES if (version := _version_in_use(name))},
+                "python": platform.python_version(),
+                "machine": platform.platform(),
+                "threads": arguments.threads,
+                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+                "seconds": round(seconds, 1),
+                "facts": stage.facts,
+            },
+        )
+
+
+class Stage:
+    """A running stage.
+
+    Attributes:
+        name: the program's name.
+        threads: processor threads to use.
+        terminal: where the progress display goes; library output never does.
+        facts: whatever the stage found out that belongs into its provenance (e.g. the number format it chose).
+    """
+
+    def __init__(self, name: str, threads: int, log: Path | None) -> None:
+        self.name, self.threads = name, threads
+        self.facts: dict[str, object] = {}
+        self.terminal: TextIO = sys.stderr
+        self._has_log = log is not None
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            self.terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="backslashreplace")
+            stream = log.open("w", encoding="utf-8")
+            for standard in (sys.stdout, sys.stderr):
+                standard.flush()
+                # The descriptors, not the Python objects: native libraries and child processes print too.
+                os.dup2(stream.fileno(), standard.fileno())
+
+    def say(self, line: str) -> None:
+        """One line for the log."""
+        print(line, file=sys.stderr, flush=True)
+
+    def fail(self, message: str) -> None:
+        """One line for the log and for the terminal, then the end of the process with status 1."""
+        line = f"{self.name}: error: {message}"
+        self.say(line)
+        if self._has_log:
+            with suppress(OSError):
+                print(line, file=self.terminal, flush=True)
+        raise SystemExit(1)
+
+
+def _hashes(arguments: argparse.Namespace, names: list[str]) -> dict[str, str]:
+    files: list[Path] = []
+    for name in names:
+        value = getattr(arguments, name)
+        files += value if isinstance(value, list) else [value]
+    return {str(file): sha256_of(file) for file in files}
+
+
+def _version_in_use(package: str) -> str | None:
+    module = {"scikit-learn": "sklearn", "huggingface-hub": "huggingface_hub", "rouge-score": "rouge_score"}
+    if module.get(package, package) not in sys.modules:
+        return None
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

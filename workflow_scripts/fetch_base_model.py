@@ -1,0 +1,36 @@
+"""The base model, from a package, the hub or a folder, as a directory that transformers and vLLM load.
+
+Whatever its source, the result has safetensors weights, a tokenizer with distinct end and padding tokens, a chat
+template without today's date, greedy generation defaults, and a manifest with the SHA-256 of every file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from ecg_grpo.base_model import fetch_source, save_base_model
+from ecg_grpo.files import new_model_directory
+from ecg_grpo.settings.base_model import BaseModelSettings
+from ecg_grpo.stage import Stage, StageParser
+
+parser = StageParser("fetch_base_model", __doc__)
+parser.add_output("--manifest", help="manifest.json in the model directory to write")
+parser.add_argument("--scratch", type=Path, required=True, help="folder for downloads; emptied afterwards")
+parser.add_settings("base_model")
+
+
+def fetch_base_model(arguments: argparse.Namespace, stage: Stage) -> None:
+    """Fetches, converts, writes."""
+    settings = BaseModelSettings.from_json(arguments.settings)
+    arguments.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as downloads:
+        source = fetch_source(settings, Path(downloads))
+        stage.say(f"taken from {settings.source}: {source.name}")
+        with new_model_directory(arguments.manifest.parent) as directory:
+            save_base_model(source, settings, directory)
+
+
+if __name__ == "__main__":
+    parser.run(fetch_base_model)
