@@ -9,8 +9,6 @@ import sys
 
 sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
 
-from snakemake.exceptions import WorkflowError
-
 from ecg_grpo.base_model import check_model_directory
 from ecg_grpo.errors import InputError
 from ecg_grpo.fingerprint import code_fingerprint
@@ -26,7 +24,7 @@ try:
         folder = check_model_directory(Path(SETTINGS.base_model.path))
         BASE_MODEL_FILES = sorted(str(file) for file in folder.iterdir() if file.is_file())
 except InputError as error:
-    raise WorkflowError(str(error)) from None
+    sys.exit(f"configuration error: {error}")
 
 RESULTS = f"results/{SETTINGS.run}"
 LOGS = f"{RESULTS}/logs"

@@ -49,7 +49,7 @@ rule prepare_data:
         " --provenance {output.provenance:q}"
 
 
-# Training waits for this check but is not run again when only the check was: it takes the plan as `ancient`.
+# Before anything slow. Training waits for it but is not run again when only the check was: it takes the plan as `ancient`.
 rule check_training_plan:
     input:
         train=f"{RESULTS}/data/train.parquet",
@@ -60,6 +60,7 @@ rule check_training_plan:
         f"{LOGS}/check_training_plan.log",
     benchmark:
         f"{BENCHMARKS}/check_training_plan.tsv"
+    priority: 100
     conda:
         "../envs/data.yaml"
     threads: 1

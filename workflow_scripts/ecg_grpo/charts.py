@@ -39,13 +39,14 @@ def difference_chart(differences: Sequence[Entry], labels: Mapping[str, str], pa
         pairs: (system, other), in the order of the legend.
     """
     figure = _figure(height=110 + 64 * len(labels))
-    for one, other in pairs:
+    for place, (one, other) in enumerate(pairs):
         entries = {entry["metric"]: entry for entry in differences if (entry["system"], entry["other"]) == (one, other)}
         shown = [entries[metric] for metric in labels]
         figure.add_trace(
             go.Scatter(
                 x=[entry["mean"] for entry in shown],
-                y=list(labels.values()),
+                y=[row + (place - (len(pairs) - 1) / 2) * 0.7 / len(pairs) for row in range(len(labels))],
+                text=list(labels.values()),
                 error_x={
                     "type": "data",
                     "symmetric": False,
@@ -57,13 +58,12 @@ def difference_chart(differences: Sequence[Entry], labels: Mapping[str, str], pa
                 mode="markers",
                 marker={"size": 9, "color": COLOURS[one], "symbol": "circle" if other == "base" else "diamond"},
                 name=f"{one} − {other}",
-                hovertemplate="%{y}: %{x:.3f}<extra>%{fullData.name}</extra>",
+                hovertemplate="%{text}: %{x:.3f}<extra>%{fullData.name}</extra>",
             )
         )
     figure.add_vline(x=0, line={"color": "#888", "width": 1})
-    figure.update_layout(scattermode="group", scattergap=0.55)
     figure.update_xaxes(title="difference of means")
-    figure.update_yaxes(autorange="reversed")
+    figure.update_yaxes(autorange="reversed", tickvals=list(range(len(labels))), ticktext=list(labels.values()), showgrid=False)
     return figure
 
 

@@ -70,6 +70,7 @@ class StageParser(argparse.ArgumentParser):
         for variable in _THREAD_VARIABLES:
             os.environ[variable] = str(arguments.threads)
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        os.environ["TQDM_DISABLE"] = "1"  # libraries' bars fill a log with control characters
         stage = Stage(self.stage, arguments.threads, arguments.log)
         started = time.monotonic()
         try:

@@ -1,0 +1,173 @@
+"""What the tests share: a tiny real model, a copy of the project to work in, and one finished run of the whole pipeline."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ROOT / "resources" / "sample"
+
+# Tests that import torch run in processes of their own (the programs); what runs in this one must not take every core.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|start|>{{ message['role'] }}\n{{ message['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A copy of the project's files in a folder of its own."""
+
+    folder: Path
+
+    def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Runs snakemake there, as a user would."""
+        run = subprocess.run(
+            ["snakemake", "--cores", "2", *arguments], cwd=self.folder, capture_output=True, text=True, check=False
+        )
+        if check and run.returncode:
+            logs = "\n".join(file.read_text()[-3000:] for file in self.folder.glob("results/*/logs/*.log"))
+            raise AssertionError(f"snakemake {arguments} ended with {run.returncode}\n{run.stderr[-5000:]}\n{logs}")
+        return run
+
+    def jobs(self, *arguments: str) -> set[str]:
+        """The rules of which a dry run would run a job."""
+        output = self.snakemake("--dry-run", "--quiet", "host", *arguments).stdout
+        lines = output.split("Job stats:")[-1].splitlines() if "Job stats:" in output else []
+        return {line.split()[0] for line in lines if len(line.split()) == 2 and line.split()[1].isdigit()} - {"total", "report"}
+
+    def results(self, run: str = "demo") -> Path:
+        """The folder of a run."""
+        return self.folder / "results" / run
+
+    def configure(self, **sections: object) -> None:
+        """Changes keys of config/config.yaml: `configure(grpo={"learning_rate": 1e-5})`."""
+        file = self.folder / "config" / "config.yaml"
+        configuration = yaml.safe_load(file.read_text())
+        _update(configuration, sections)
+        file.write_text(yaml.safe_dump(configuration, sort_keys=False))
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        """Replaces a text that must stand in a file exactly once."""
+        path = self.folder / file
+        text = path.read_text()
+        assert text.count(old) == 1, f"{file} has {old!r} {text.count(old)} times"
+        path.write_text(text.replace(old, new))
+
+
+def _update(configuration: dict, changes: dict) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(configuration.get(key), dict):
+            _update(configuration[key], value)
+        else:
+            configuration[key] = value
+
+
+def copy_project(folder: Path) -> Project:
+    """The files that git knows, or would take up, as they are now."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).is_file():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target)
+    return Project(folder)
+
+
+def tiny_settings(model: Path) -> dict[str, object]:
+    """The demo's configuration made small: the same stages, seconds each."""
+    return {
+        "base_model": {"source": "path", "path": str(model), "eos_token": None, "pad_token": None},
+        "data": {"max_prompt_tokens": 700, "max_answer_tokens": 300, "test_fraction": 0.05, "validation_fraction": 0.05},
+        "sft": {
+            "max_length": 1000,
+            "per_device_train_batch_size": 16,
+            "num_train_epochs": 0.5,
+            "learning_rate": 0.01,
+            "save_steps": 4,
+        },
+        "grpo": {"max_steps": 3, "max_completion_length": 16, "save_steps": 2, "learning_rate": 0.001},
+        "evaluation": {"generation": {"max_new_tokens": 16}, "comparison": {"resamples": 200}},
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama with its own tokenizer, as a model directory. head_dim is 64: vLLM on CPU refuses less."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    texts = [value for file in sorted(SAMPLE.glob("*.json")) for row in json.loads(file.read_text()) for value in row.values()]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<|pad|>", "<|start|>", "<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<|start|>", eos_token="<|end|>", pad_token="<|pad|>", chat_template=CHAT_TEMPLATE
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(fast),
+            hidden_size=128,
+            intermediate_size=256,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=64,
+            max_position_embeddings=2048,
+            tie_word_embeddings=True,
+            bos_token_id=fast.bos_token_id,
+            eos_token_id=fast.eos_token_id,
+            pad_token_id=fast.pad_token_id,
+        )
+    )
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    model.save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_model: Path) -> Project:
+    """A fresh copy of the project with the tiny configuration and no results."""
+    copy = copy_project(tmp_path / "project")
+    copy.configure(**tiny_settings(tiny_model))
+    return copy
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Project:
+    """A project in which the whole pipeline ran. Tests read it; what they change they put back or copy first."""
+    copy = copy_project(tmp_path_factory.mktemp("finished") / "project")
+    copy.configure(**tiny_settings(tiny_model))
+    copy.snakemake()
+    return copy
+
+
+@pytest.fixture
+def finished_copy(finished: Project, tmp_path: Path) -> Project:
+    """A copy of the finished project, results and Snakemake's memory included, to change at will."""
+    folder = tmp_path / "project"
+    shutil.copytree(finished.folder, folder, symlinks=True)
+    return Project(folder)

@@ -1,0 +1,100 @@
+"""Whatever a user may give wrongly is refused before training, in one message, and leaves nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Project
+
+
+def refusal(project: Project, *arguments: str) -> str:
+    """What snakemake and the program said, after checking that the run failed and showed no traceback."""
+    run = project.snakemake(*arguments, check=False)
+    assert run.returncode != 0
+    assert "Traceback" not in run.stderr + run.stdout
+    assert not list(project.folder.rglob("*.partial*"))
+    return run.stderr
+
+
+def test_a_misspelt_key(project: Project) -> None:
+    project.configure(grpo={"learnin_rate": 1e-5})
+    message = refusal(project)
+    assert "config/config.yaml: grpo.learnin_rate: no such key" in message
+
+
+def test_a_value_of_the_wrong_type(project: Project) -> None:
+    project.configure(sft={"learning_rate": "fast"})
+    assert "sft.learning_rate" in refusal(project)
+    assert not (project.folder / "results/demo").exists()
+
+
+def test_a_missing_raw_folder(project: Project) -> None:
+    project.configure(data={"raw_dir": "no/such/folder"})
+    message = refusal(project)
+    assert "no/such/folder: this raw data folder does not exist" in message
+    assert "data.raw_dir" in message
+
+
+def test_a_model_directory_without_weights(project: Project, tiny_model: Path) -> None:
+    broken = project.folder / "broken"
+    shutil.copytree(tiny_model, broken, ignore=shutil.ignore_patterns("*.safetensors"))
+    project.configure(base_model={"path": "broken"})
+    message = refusal(project)
+    assert "broken: the model directory has no weights (*.safetensors)" in message
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize("defect", ["half", "shape", "type"])
+def test_a_raw_file_that_cannot_be_read(project: Project, defect: str) -> None:
+    file = project.folder / "resources/sample/ECG Knowledge (Basic Q&A).json"
+    text = file.read_text()
+    rows = json.loads(text)
+    if defect == "half":
+        file.write_text(text[: len(text) // 2])
+        expected = "not valid JSON at line"
+    elif defect == "shape":
+        rows[7] = {"Q": "A question without an answer?"}
+        file.write_text(json.dumps(rows))
+        expected = "row 7: key 'A' is missing"
+    else:
+        rows[7]["A"] = 120
+        file.write_text(json.dumps(rows))
+        expected = "row 7: key 'A' must be text, found int"
+    message = refusal(project)
+    assert f"{file.relative_to(project.folder)}: " in message
+    assert expected in message
+    assert message.count(expected) == 1
+    assert not list(project.results().glob("data/*"))
+    assert not (project.results() / "sft_adapter").exists()
+
+
+@pytest.mark.pipeline
+def test_too_few_prompts_for_one_grpo_batch_are_refused_before_sft(project: Project) -> None:
+    for file in project.folder.glob("resources/sample/*.json"):
+        file.write_text(json.dumps(json.loads(file.read_text())[:12]))
+    project.configure(
+        data={"validation_fraction": 0.1, "test_fraction": 0.1},
+        grpo={"per_device_train_batch_size": 8, "gradient_accumulation_steps": 100},
+    )
+    message = refusal(project)
+    assert "one step needs 100 prompts (800 completions in groups of 8), the training split has" in message
+    assert "grpo.gradient_accumulation_steps" in message
+    assert not (project.results() / "sft_adapter").exists()
+    assert not (project.results() / "data/training_plan.json").exists()
+
+
+@pytest.mark.pipeline
+def test_a_model_file_that_was_changed_behind_the_manifest(finished_copy: Project) -> None:
+    weights = finished_copy.results() / "sft_model" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    finished_copy.configure(grpo={"learning_rate": 1e-4})
+    message = refusal(finished_copy, "grpo")
+    assert "sft_model/model.safetensors: the file is not the one that the manifest lists" in message
+    assert not (finished_copy.results() / "grpo/checkpoint").exists() or not list(
+        (finished_copy.results() / "grpo/checkpoint").glob("manifest.json")
+    )

