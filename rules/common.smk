@@ -14,7 +14,6 @@ from ecg_grpo.errors import InputError
 from ecg_grpo.fingerprint import code_fingerprint
 from ecg_grpo.records import find_raw_files
 from ecg_grpo.settings.run import load_settings
-from ecg_grpo.training_plan import GRPO_SIZES, SFT_SIZES
 
 try:
     SETTINGS = load_settings(config, [str(file) for file in workflow.configfiles])

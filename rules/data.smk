@@ -1,8 +1,8 @@
 """Raw JSON becomes training, validation and test records.
 
 Inputs:  the raw files in data.raw_dir, the system prompt, the base model's tokenizer
-Outputs: data/{train,validation,test,quarantine}.parquet, data/data_report.json, data/training_plan.json
-Steps:   read, clean, measure, group near-duplicates, split; then work out both trainings' steps
+Outputs: data/{train,validation,test,quarantine}.parquet, data/data_report.json
+Steps:   read, clean, measure, group near-duplicates, split
 """
 
 
@@ -44,41 +44,6 @@ rule prepare_data:
         " --quarantine {output.quarantine:q}"
         " --report {output.report:q}"
         " --settings {params.settings:q}"
-        " --threads {threads}"
-        " --log {log:q}"
-        " --provenance {output.provenance:q}"
-
-
-# Before anything slow. Training waits for it but is not run again when only the check was: it takes the plan as `ancient`.
-rule check_training_plan:
-    input:
-        train=f"{RESULTS}/data/train.parquet",
-    output:
-        plan=f"{RESULTS}/data/training_plan.json",
-        provenance=f"{PROVENANCE}/check_training_plan.json",
-    log:
-        f"{LOGS}/check_training_plan.log",
-    benchmark:
-        f"{BENCHMARKS}/check_training_plan.tsv"
-    priority: 100
-    conda:
-        "../envs/data.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=10,
-    params:
-        sft=SETTINGS.sft.as_json(only=SFT_SIZES),
-        grpo=SETTINGS.grpo.as_json(only=GRPO_SIZES),
-        code=code_fingerprint("workflow_scripts/check_training_plan.py"),
-    message:
-        "Checking that both trainings have enough data"
-    shell:
-        "python workflow_scripts/check_training_plan.py"
-        " --train {input.train:q}"
-        " --plan {output.plan:q}"
-        " --sft {params.sft:q}"
-        " --grpo {params.grpo:q}"
         " --threads {threads}"
         " --log {log:q}"
         " --provenance {output.provenance:q}"

@@ -10,7 +10,6 @@ rule train_grpo:
     input:
         train=f"{RESULTS}/data/train.parquet",
         sft_model=f"{RESULTS}/sft_model/manifest.json",
-        plan=ancient(f"{RESULTS}/data/training_plan.json"),
     output:
         checkpoint=f"{RESULTS}/grpo/checkpoint/manifest.json",
         training_log=f"{RESULTS}/grpo/training_log.jsonl",

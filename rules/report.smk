@@ -20,7 +20,6 @@ rule make_report:
             for stage in [
                 "fetch_base_model",
                 "prepare_data",
-                "check_training_plan",
                 "train_sft",
                 "merge_sft_adapter",
                 "train_grpo",

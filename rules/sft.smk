@@ -11,7 +11,6 @@ rule train_sft:
         train=f"{RESULTS}/data/train.parquet",
         validation=f"{RESULTS}/data/validation.parquet",
         base_model=f"{RESULTS}/base_model/manifest.json",
-        plan=ancient(f"{RESULTS}/data/training_plan.json"),
     output:
         adapter=f"{RESULTS}/sft_adapter/adapter_model.safetensors",
         adapter_config=f"{RESULTS}/sft_adapter/adapter_config.json",
@@ -28,6 +27,9 @@ rule train_sft:
         mem_mb=8000,
         runtime=1440,
         gpu=0,
+        # Too little data for GRPO is refused here, before SFT is paid for. A resource and not a parameter, because another
+        # batch size of GRPO must not train SFT again.
+        grpo_prompts_per_step=SETTINGS.grpo.prompts_per_step,
     params:
         launch=SETTINGS.sft.launch.command(),
         settings=SETTINGS.sft.as_json(),
@@ -44,6 +46,7 @@ rule train_sft:
         " --adapter-config {output.adapter_config:q}"
         " --training-log {output.training_log:q}"
         " --scratch {params.scratch:q}"
+        " --grpo-prompts-per-step {resources.grpo_prompts_per_step}"
         " --settings {params.settings:q}"
         " --threads {threads}"
         " --log {log:q}"

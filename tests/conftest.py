@@ -43,7 +43,7 @@ class Project:
 
     def jobs(self, *arguments: str) -> set[str]:
         """The rules of which a dry run would run a job."""
-        output = self.snakemake("--dry-run", "--quiet", "host", *arguments).stdout
+        output = self.snakemake(*arguments, "--dry-run", "--quiet", "host").stdout
         lines = output.split("Job stats:")[-1].splitlines() if "Job stats:" in output else []
         return {line.split()[0] for line in lines if len(line.split()) == 2 and line.split()[1].isdigit()} - {"total", "report"}
 

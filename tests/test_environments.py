@@ -70,7 +70,7 @@ def test_an_environment_declares_what_its_program_imports(program: str, environm
 
 
 def test_every_rule_was_looked_at() -> None:
-    assert len(rule_environments()) == 11
+    assert len(rule_environments()) == 10
     assert {environment for _, environment in rule_environments()} == {"data", "train", "evaluation", "report"}
 
 

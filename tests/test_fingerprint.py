@@ -56,10 +56,9 @@ def test_no_stage_imports_another_stages_settings() -> None:
     own = {
         "fetch_base_model": {"base_model"},
         "prepare_data": {"data"},
-        "check_training_plan": {"sft", "grpo"},
-        "train_sft": {"sft", "grpo"},  # through the training plan, which knows both sizes
+        "train_sft": {"sft"},
         "merge_adapter": {"merge"},
-        "train_grpo": {"sft", "grpo"},
+        "train_grpo": {"grpo"},
         "generate_answers": {"evaluation"},
         "generate_baselines": set(),
         "score_answers": set(),

@@ -13,6 +13,8 @@ from safetensors.numpy import load_file
 
 from ecg_grpo.files import model_directory, sha256_of
 from ecg_grpo.metrics import METRICS
+from ecg_grpo.settings.grpo import GRPOSettings
+from ecg_grpo.settings.sft import SFTSettings
 
 pytestmark = pytest.mark.pipeline
 
@@ -23,6 +25,10 @@ def rows(file: Path) -> list[dict]:
 
 def log(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def provenance(project: Project, stage: str) -> dict:
+    return json.loads((project.results() / "provenance" / f"{stage}.json").read_text())
 
 
 def test_every_record_of_the_sample_is_in_exactly_one_place(finished: Project) -> None:
@@ -55,11 +61,12 @@ def test_sft_lowers_the_validation_loss_and_logs_every_step(finished: Project) -
     entries = log(finished.results() / "sft" / "training_log.jsonl")
     validation = [(entry["step"], entry["validation_loss"]) for entry in entries if "validation_loss" in entry]
     steps = [entry["step"] for entry in entries if "loss" in entry]
-    plan = json.loads((finished.results() / "data" / "training_plan.json").read_text())
-    assert steps == list(range(1, plan["sft"]["steps"] + 1))
+    settings = SFTSettings.from_json(provenance(finished, "train_sft")["settings"])
+    expected = settings.steps(len(rows(finished.results() / "data" / "train.parquet")))
+    assert steps == list(range(1, expected + 1))
     assert validation[0][0] == 0
-    assert validation[-1][0] == plan["sft"]["steps"]
-    assert validation[-1][1] < validation[0][1] - 0.2
+    assert validation[-1][0] == expected
+    assert validation[-1][1] < validation[0][1] - 0.1
     for entry in entries:
         assert entry["seconds"] >= 0
         if "loss" in entry:
@@ -84,7 +91,7 @@ def test_models_are_whole_and_differ(finished: Project) -> None:
 
 def test_the_merge_checked_itself(finished: Project) -> None:
     for stage in ("merge_sft_adapter", "merge_grpo_checkpoint"):
-        checks = json.loads((finished.results() / "provenance" / f"{stage}.json").read_text())["facts"]["checks"]
+        checks = provenance(finished, stage)["facts"]["checks"]
         assert checks["changed_weights"] > 0
         assert checks["merge_difference"] < 1e-4
         assert checks["tied_embeddings"] is True
@@ -92,12 +99,11 @@ def test_the_merge_checked_itself(finished: Project) -> None:
 
 def test_grpo_started_from_sft_and_kept_every_completion(finished: Project) -> None:
     results = finished.results()
-    provenance = json.loads((results / "provenance" / "train_grpo.json").read_text())
     manifest = "results/demo/sft_model/manifest.json"
-    assert provenance["inputs"][manifest] == sha256_of(finished.folder / manifest)
+    assert provenance(finished, "train_grpo")["inputs"][manifest] == sha256_of(finished.folder / manifest)
     completions = rows(results / "grpo" / "completions.parquet")
-    plan = json.loads((results / "data" / "training_plan.json").read_text())["grpo"]
-    assert len(completions) == plan["steps"] * plan["completions_per_step"]
+    settings = GRPOSettings.from_json(provenance(finished, "train_grpo")["settings"])
+    assert len(completions) == 3 * settings.completions_per_step
     train = {row["id"]: row for row in rows(results / "data" / "train.parquet")}
     for row in completions:
         assert row["question"] == train[row["id"]]["question"]
@@ -179,3 +185,13 @@ def test_a_second_run_makes_the_same_artifacts(finished: Project, tiny_model: Pa
     ]
     for name in same:
         assert sha256_of(finished.results() / name) == sha256_of(second.results() / name), name
+
+
+def test_grpo_without_an_adapter_trains_every_parameter(finished_copy: Project) -> None:
+    finished_copy.configure(grpo={"lora": None, "max_steps": 2})
+    finished_copy.snakemake("grpo")
+    sft, grpo = (load_file(finished_copy.results() / f"{name}_model" / "model.safetensors") for name in ("sft", "grpo"))
+    assert sft.keys() == grpo.keys()
+    for name in ("model.embed_tokens.weight", "model.norm.weight", "model.layers.0.self_attn.q_proj.weight"):
+        assert not np.array_equal(sft[name], grpo[name]), name
+    assert not (finished_copy.results() / "grpo/checkpoint/adapter_config.json").exists()

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.pipeline
 
 AFTER_GRPO = {"merge_grpo_checkpoint", "generate_answers", "score_answers", "compare_models", "make_report"}
 AFTER_SFT = AFTER_GRPO | {"merge_sft_adapter", "train_grpo"}
-AFTER_DATA = AFTER_SFT | {"check_training_plan", "train_sft", "generate_baselines"}
+AFTER_DATA = AFTER_SFT | {"train_sft", "generate_baselines"}
 
 
 def test_a_finished_run_has_nothing_to_do(finished: Project) -> None:
@@ -28,6 +28,7 @@ def test_a_finished_run_has_nothing_to_do(finished: Project) -> None:
     ("section", "change", "expected"),
     [
         ("grpo", {"learning_rate": 3e-5}, {"train_grpo"} | AFTER_GRPO),
+        ("grpo", {"num_generations": 4}, {"train_grpo"} | AFTER_GRPO),  # SFT knows the size of GRPO's batch
         ("grpo", {"rewards": {"chrf": 0.25}}, {"train_grpo"} | AFTER_GRPO),
         ("sft", {"learning_rate": 3e-3}, {"train_sft"} | AFTER_SFT),
         ("data", {"seed": 1}, {"prepare_data"} | AFTER_DATA),
@@ -46,14 +47,6 @@ def test_a_changed_setting_reruns_its_stage_and_what_follows(
 ) -> None:
     finished_copy.configure(**{section: change})
     assert finished_copy.jobs() == expected
-
-
-def test_more_completions_a_step_check_the_plan_again_but_do_not_train_sft_again(finished_copy: Project) -> None:
-    finished_copy.configure(grpo={"num_generations": 4})
-    jobs = finished_copy.jobs()
-    assert "check_training_plan" in jobs
-    assert "train_grpo" in jobs
-    assert "train_sft" not in jobs
 
 
 @pytest.mark.parametrize(
@@ -104,7 +97,7 @@ def test_a_changed_raw_file_reruns_everything_but_the_base_model(finished_copy: 
 
 def test_named_targets_stop_where_they_say(project: Project) -> None:
     first = {"fetch_base_model", "prepare_data"}
-    through_sft = first | {"check_training_plan", "train_sft"}
+    through_sft = first | {"train_sft"}
     through_grpo = through_sft | {"merge_sft_adapter", "train_grpo", "merge_grpo_checkpoint"}
     expected = {
         "data": first,
@@ -120,7 +113,7 @@ def test_named_targets_stop_where_they_say(project: Project) -> None:
 def test_the_production_configuration_plans_without_gpu_and_hub(project: Project) -> None:
     jobs = project.jobs("--configfile", "config/llama-3.2-3b.yaml")
     assert {"fetch_base_model", "train_grpo"} <= jobs
-    plan = project.snakemake("-n", "-p", "--configfile", "config/llama-3.2-3b.yaml", "grpo").stdout
+    plan = project.snakemake("grpo", "-n", "-p", "--configfile", "config/llama-3.2-3b.yaml").stdout
     assert "accelerate launch --num_processes 1 --config_file config/accelerate/zero2_offload.yaml" in plan
     assert "results/llama-3.2-3b/grpo_model" in plan
 
@@ -128,7 +121,7 @@ def test_the_production_configuration_plans_without_gpu_and_hub(project: Project
 def test_an_overlay_changes_only_what_it_names(project: Project) -> None:
     overlay = project.folder / "overlay.yaml"
     overlay.write_text("run: other\ngrpo:\n  learning_rate: 0.5\n")
-    plan = project.snakemake("-n", "-p", "--configfile", "overlay.yaml", "grpo").stdout
+    plan = project.snakemake("grpo", "-n", "-p", "--configfile", "overlay.yaml").stdout
     assert '"learning_rate": 0.5' in plan
     assert '"max_steps": 3' in plan
     assert "results/other/grpo/checkpoint/manifest.json" in plan

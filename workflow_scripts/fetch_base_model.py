@@ -26,7 +26,7 @@ def fetch_base_model(arguments: argparse.Namespace, stage: Stage) -> None:
     settings = BaseModelSettings.from_json(arguments.settings)
     arguments.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as downloads:
-        source = fetch_source(settings, Path(downloads))
+        source = fetch_source(settings, Path(downloads), stage.terminal)
         stage.say(f"taken from {settings.source}: {source.name}")
         with new_model_directory(arguments.manifest.parent) as directory:
             save_base_model(source, settings, directory)

@@ -14,12 +14,12 @@ import argparse
 import shutil
 from pathlib import Path
 
+from ecg_grpo.batches import require_one_grpo_batch
 from ecg_grpo.checkpoints import scratch_directory
 from ecg_grpo.files import model_directory, new_model_directory
 from ecg_grpo.settings.grpo import GRPOSettings
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import read_rows
-from ecg_grpo.training_plan import grpo_steps
 
 parser = StageParser("train_grpo", __doc__)
 parser.add_input("--train", help="training split (parquet)")
@@ -45,11 +45,11 @@ def train_grpo(arguments: argparse.Namespace, stage: Stage) -> None:
     from ecg_grpo.completions import gather_completions
     from ecg_grpo.device import prepare_device
     from ecg_grpo.rewards import trl_rewards
-    from ecg_grpo.training import TrainingLog, deliver, load_for_training, lora_config, resume_point
+    from ecg_grpo.training import TrainingLog, deliver, deliver_adapter_config, load_for_training, lora_config, resume_point
 
     settings = GRPOSettings.from_json(arguments.settings)
     rows = read_rows(arguments.train, "id", "prompt", "question", "answer")
-    grpo_steps(len(rows), settings)  # refuses a split that is too small for one step
+    require_one_grpo_batch(arguments.train, len(rows), settings.prompts_per_step)
     scratch = scratch_directory(arguments.scratch, __file__, arguments.settings, [arguments.train, arguments.sft_model])
     model, tokenizer, machine_arguments = load_for_training(
         model_directory(arguments.sft_model),
@@ -82,7 +82,9 @@ def train_grpo(arguments: argparse.Namespace, stage: Stage) -> None:
         gather_completions(scratch / "completions", list(settings.rewards), arguments.completions)
         with new_model_directory(arguments.checkpoint.parent) as directory:
             for file in final.iterdir():
-                if file.suffix in (".json", ".safetensors"):
+                if file.name == "adapter_config.json":
+                    deliver_adapter_config(file, directory / file.name)
+                elif file.suffix in (".json", ".safetensors"):
                     shutil.copyfile(file, directory / file.name)
         shutil.rmtree(scratch)
 

@@ -14,13 +14,13 @@ import math
 import shutil
 from pathlib import Path
 
+from ecg_grpo.batches import require_one_grpo_batch
 from ecg_grpo.checkpoints import scratch_directory
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import model_directory
 from ecg_grpo.settings.sft import SFTSettings
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import read_rows
-from ecg_grpo.training_plan import sft_steps
 
 parser = StageParser("train_sft", __doc__)
 parser.add_input("--train", help="training split (parquet)")
@@ -30,6 +30,9 @@ parser.add_output("--adapter", help="adapter_model.safetensors to write")
 parser.add_output("--adapter-config", help="adapter_config.json to write")
 parser.add_output("--training-log", help="JSON lines to write, one a step")
 parser.add_argument("--scratch", type=Path, required=True, help="folder for checkpoints to resume from")
+parser.add_argument(
+    "--grpo-prompts-per-step", type=int, default=0, help="refuse a training split that GRPO could not use afterwards"
+)
 parser.add_settings("sft")
 
 
@@ -39,9 +42,10 @@ def train_sft(arguments: argparse.Namespace, stage: Stage) -> None:
     from trl import SFTConfig, SFTTrainer
 
     from ecg_grpo.device import prepare_device
-    from ecg_grpo.training import TrainingLog, deliver, load_for_training, lora_config, resume_point
+    from ecg_grpo.training import TrainingLog, deliver, deliver_adapter_config, load_for_training, lora_config, resume_point
 
     settings = SFTSettings.from_json(arguments.settings)
+    require_one_grpo_batch(arguments.train, len(read_rows(arguments.train, "id")), arguments.grpo_prompts_per_step)
     inputs = [arguments.train, arguments.validation, arguments.base_model]
     scratch = scratch_directory(arguments.scratch, __file__, arguments.settings, inputs)
     model, tokenizer, machine_arguments = load_for_training(
@@ -54,7 +58,7 @@ def train_sft(arguments: argparse.Namespace, stage: Stage) -> None:
         ]
         for name in ("train", "validation")
     }
-    steps = sft_steps(len(splits["train"]), settings)
+    steps = settings.steps(len(splits["train"]))
     log = TrainingLog(stage, scratch, {"loss": "loss", "validation_loss": "validation loss"})
     trainer = SFTTrainer(
         model=model,
@@ -100,7 +104,7 @@ def train_sft(arguments: argparse.Namespace, stage: Stage) -> None:
     trainer.save_model(str(final))
     if trainer.is_world_process_zero():
         deliver(log.file, arguments.training_log)
-        deliver(final / "adapter_config.json", arguments.adapter_config)
+        deliver_adapter_config(final / "adapter_config.json", arguments.adapter_config)
         deliver(final / "adapter_model.safetensors", arguments.adapter)
         shutil.rmtree(scratch)
 

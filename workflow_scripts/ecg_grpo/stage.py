@@ -75,7 +75,7 @@ class StageParser(argparse.ArgumentParser):
         started = time.monotonic()
         try:
             function(arguments, stage)
-            if arguments.provenance:
+            if arguments.provenance and stage.is_first_process:
                 self._write_provenance(arguments, stage, time.monotonic() - started)
         except InputError as error:
             stage.fail(str(error))
@@ -117,6 +117,7 @@ class Stage:
         name: the program's name.
         threads: processor threads to use.
         terminal: where the progress display goes; library output never does.
+        is_first_process: of several processes of one stage, the one that writes results.
         facts: whatever the stage found out that belongs into its provenance (e.g. the number format it chose).
     """
 
@@ -125,7 +126,11 @@ class Stage:
         self.facts: dict[str, object] = {}
         self.terminal: TextIO = sys.stderr
         self._has_log = log is not None
+        rank = os.environ.get("RANK", "0")  # set by accelerate and torchrun
+        self.is_first_process = rank == "0"
         if log is not None:
+            if not self.is_first_process:
+                log = log.with_suffix(f".rank{rank}{log.suffix}")
             log.parent.mkdir(parents=True, exist_ok=True)
             self.terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="backslashreplace")
             stream = log.open("w", encoding="utf-8")

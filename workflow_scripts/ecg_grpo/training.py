@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from ecg_grpo.files import new_file
+from ecg_grpo.files import new_file, write_json
 from ecg_grpo.progress import StageProgress
 from ecg_grpo.settings.training import LoraSettings
 from ecg_grpo.stage import Stage
@@ -132,6 +132,14 @@ class TrainingLog(TrainerCallback):
             return [json.loads(line) for line in self._file.read_text().splitlines()]
         except (OSError, ValueError):
             return []
+
+
+def deliver_adapter_config(source: Path, target: Path) -> None:
+    """Writes PEFT's adapter configuration with its modules in order; PEFT writes a set, in another order every time."""
+    configuration = json.loads(source.read_text())
+    if isinstance(configuration["target_modules"], list):
+        configuration["target_modules"].sort()
+    write_json(target, configuration)
 
 
 def deliver(source: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -70,6 +71,12 @@ class GRPOSettings(Section):
     def prompts_per_step(self) -> int:
         """Prompts, over all processes, for one optimizer step."""
         return self.completions_per_step // self.num_generations
+
+    def steps(self, prompts: int) -> int:
+        """Optimizer steps for so many training prompts; a last batch that is not full is left out by the trainer."""
+        if self.max_steps > 0:
+            return self.max_steps
+        return math.ceil(self.num_train_epochs * (prompts // self.prompts_per_step) * self.num_iterations)
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:

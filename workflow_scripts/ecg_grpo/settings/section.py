@@ -18,13 +18,13 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
-    def as_json(self, only: set[str] | None = None) -> str:
-        """This section, or the fields named in `only`, as JSON with sorted keys.
+    def as_json(self) -> str:
+        """This section as JSON with sorted keys.
 
         Sorted, because Snakemake compares a rule's parameters as text: the order of keys in a YAML file must not
         make a stage run again.
         """
-        return json.dumps(self.model_dump(mode="json", include=only), sort_keys=True)
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Self:

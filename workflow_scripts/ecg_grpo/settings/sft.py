@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field
@@ -35,3 +36,8 @@ class SFTSettings(Section):
     save_steps: int = Field(50, ge=1, description="A checkpoint to resume from every so many steps.")
     seed: int = Field(42, ge=0, description="Seed of the adapter's first weights and of the order of records.")
     launch: LaunchSettings = Field(default_factory=LaunchSettings, description="How the program is started.")
+
+    def steps(self, records: int) -> int:
+        """Optimizer steps for so many training records; the last step of an epoch may be smaller."""
+        batches = math.ceil(records / (self.per_device_train_batch_size * self.launch.processes))
+        return math.ceil(self.num_train_epochs * math.ceil(batches / self.gradient_accumulation_steps))

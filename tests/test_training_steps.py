@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from ecg_grpo.batches import require_one_grpo_batch
 from ecg_grpo.errors import InputError
 from ecg_grpo.settings.grpo import GRPOSettings
 from ecg_grpo.settings.sft import SFTSettings
-from ecg_grpo.training_plan import grpo_steps, sft_steps
 
 
 @pytest.mark.parametrize(
@@ -21,7 +23,7 @@ from ecg_grpo.training_plan import grpo_steps, sft_steps
     ],
 )
 def test_sft_steps(records: int, changes: dict, steps: int) -> None:
-    assert sft_steps(records, SFTSettings.model_validate(changes)) == steps
+    assert SFTSettings.model_validate(changes).steps(records) == steps
 
 
 @pytest.mark.parametrize(
@@ -35,9 +37,10 @@ def test_sft_steps(records: int, changes: dict, steps: int) -> None:
     ],
 )
 def test_grpo_steps(prompts: int, changes: dict, steps: int) -> None:
-    assert grpo_steps(prompts, GRPOSettings.model_validate(changes)) == steps
+    assert GRPOSettings.model_validate(changes).steps(prompts) == steps
 
 
 def test_too_few_prompts_are_refused() -> None:
-    with pytest.raises(InputError, match=r"one step needs 8 prompts .* the training split has 7"):
-        grpo_steps(7, GRPOSettings())
+    require_one_grpo_batch(Path("train.parquet"), 8, GRPOSettings().prompts_per_step)
+    with pytest.raises(InputError, match=r"train.parquet: the training split has 7 prompts, one GRPO step takes 8"):
+        require_one_grpo_batch(Path("train.parquet"), 7, GRPOSettings().prompts_per_step)
