@@ -16,7 +16,6 @@ rule fetch_base_model:
         f"{LOGS}/fetch_base_model.log",
     benchmark:
         f"{BENCHMARKS}/fetch_base_model.tsv"
-    retries: 1
     conda:
         "../envs/train.yaml"
     threads: 2
