@@ -10,6 +10,7 @@ rule train_grpo:
     input:
         train=f"{RESULTS}/data/train.parquet",
         sft_model=f"{RESULTS}/sft_model/manifest.json",
+        launch_files=SETTINGS.grpo.launch.files(),
     output:
         checkpoint=f"{RESULTS}/grpo/checkpoint/manifest.json",
         training_log=f"{RESULTS}/grpo/training_log.jsonl",
@@ -20,7 +21,7 @@ rule train_grpo:
     benchmark:
         f"{BENCHMARKS}/train_grpo.tsv"
     conda:
-        f"../envs/{'train' if SETTINGS.grpo.rollout == 'transformers' else 'train_vllm'}.yaml"
+        "../envs/train.yaml" if SETTINGS.grpo.on_plain_python() else "../envs/train_vllm.yaml"
     threads: 8
     resources:
         mem_mb=8000,
@@ -37,6 +38,7 @@ rule train_grpo:
         "{params.launch} workflow_scripts/train_grpo.py"
         " --train {input.train:q}"
         " --sft-model {input.sft_model:q}"
+        " --launch-files {input.launch_files:q}"
         " --checkpoint {output.checkpoint:q}"
         " --training-log {output.training_log:q}"
         " --completions {output.completions:q}"

@@ -11,6 +11,7 @@ rule train_sft:
         train=f"{RESULTS}/data/train.parquet",
         validation=f"{RESULTS}/data/validation.parquet",
         base_model=f"{RESULTS}/base_model/manifest.json",
+        launch_files=SETTINGS.sft.launch.files(),
     output:
         adapter=f"{RESULTS}/sft_adapter/adapter_model.safetensors",
         adapter_config=f"{RESULTS}/sft_adapter/adapter_config.json",
@@ -21,7 +22,7 @@ rule train_sft:
     benchmark:
         f"{BENCHMARKS}/train_sft.tsv"
     conda:
-        "../envs/train.yaml"
+        "../envs/train.yaml" if SETTINGS.sft.on_plain_python() else "../envs/train_vllm.yaml"
     threads: 8
     resources:
         mem_mb=8000,
@@ -42,6 +43,7 @@ rule train_sft:
         " --train {input.train:q}"
         " --validation {input.validation:q}"
         " --base-model {input.base_model:q}"
+        " --launch-files {input.launch_files:q}"
         " --adapter {output.adapter:q}"
         " --adapter-config {output.adapter_config:q}"
         " --training-log {output.training_log:q}"

@@ -44,8 +44,18 @@ def test_differences_are_paired_and_counted() -> None:
     (difference,) = result["differences"]
     assert difference["mean"] == pytest.approx(-0.1 / 3)
     assert (difference["wins"], difference["ties"], difference["losses"]) == (1, 1, 1)
-    assert result["systems"]["base"]["truncated"] == pytest.approx(1 / 3)
-    assert result["systems"]["base"]["empty"] == pytest.approx(1 / 3)
+    assert result["systems"]["base"]["truncated"]["mean"] == pytest.approx(1 / 3)
+    assert result["systems"]["base"]["empty"]["mean"] == pytest.approx(1 / 3)
+
+
+def test_tasks_have_their_own_intervals() -> None:
+    rows = table([0.1, 0.2, 0.3, 0.9])
+    rows[3]["task"] = "CK"
+    result = compare({"base": rows}, ["m"], [], 200, 0.95, 0)["by_task"]
+    assert result["CK"] == {"records": 1, "systems": {"base": {"m": {"mean": 0.9, "low": 0.9, "high": 0.9}}}}
+    estimate = result["EBK"]["systems"]["base"]["m"]
+    assert estimate["mean"] == pytest.approx(0.2)
+    assert 0.1 <= estimate["low"] < 0.2 < estimate["high"] <= 0.3 + 1e-9
 
 
 def test_systems_with_other_questions_are_refused() -> None:

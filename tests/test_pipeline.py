@@ -181,7 +181,11 @@ def test_a_second_run_makes_the_same_artifacts(finished: Project, tiny_model: Pa
         *(f"data/{name}.parquet" for name in ("train", "validation", "test", "quarantine")),
         *("sft_adapter/adapter_model.safetensors", "sft_model/manifest.json", "grpo/checkpoint/manifest.json"),
         *("grpo_model/manifest.json", "grpo/completions.parquet", "evaluation/comparison.json"),
-        *(f"evaluation/{system}/scores.parquet" for system in ("echo", "nearest", "base", "sft", "grpo")),
+        *(
+            f"evaluation/{system}/{name}.parquet"
+            for system in ("echo", "nearest", "base", "sft", "grpo")
+            for name in ("answers", "scores")
+        ),
     ]
     for name in same:
         assert sha256_of(finished.results() / name) == sha256_of(second.results() / name), name

@@ -87,6 +87,7 @@ def test_any_bytes_end_in_records_or_one_clear_error(data: bytes, tmp_path_facto
         ('["text"]', "row 0: expected an object, found str"),
         ('[{"Q": "a", "A": "b"}, {"Q": "c"}]', "row 1: key 'A' is missing"),
         ('[{"Q": "a", "A": ["b"]}]', "row 0: key 'A' must be text, found list"),
+        ('[{"Q": "a", "A": "\\ud800"}]', "row 0: key 'A' holds half a character"),
         ("", "not valid JSON"),
         ("[" * 100_000, "JSON"),
     ],
@@ -131,7 +132,6 @@ def test_mojibake_is_repaired_exactly_or_not_at_all(text: str) -> None:
 
 
 def test_a_lost_byte_is_quarantined_not_guessed() -> None:
-    whole = "ST elevation ≥ 1 mm".encode().decode("gb18030", errors="replace")
     assert repair_mojibake("ST elevation ≥1 mm") == "ST elevation ≥1 mm"
     lost = "ST elevation 鈮? mm."
     assert repair_mojibake(lost) is None
@@ -139,7 +139,6 @@ def test_a_lost_byte_is_quarantined_not_guessed() -> None:
     assert isinstance(result, Quarantined)
     assert result.reason == "mojibake"
     assert "鈮" in result.evidence
-    assert "ST elevation" in whole
 
 
 @pytest.mark.parametrize(

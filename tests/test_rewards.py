@@ -42,6 +42,21 @@ def test_concepts_ignore_case_and_inflection_but_not_numbers_signs_and_negation(
     assert concept_f1("It is not indicated.", "It is indicated.", "") < 1
 
 
+@pytest.mark.parametrize(
+    ("prediction", "reference"),
+    [
+        ("ST elevation below 2 mm", "ST elevation above 2 mm"),
+        ("less than two leads", "more than two leads"),
+        ("more than three leads", "more than two leads"),
+        ("the QRS comes after P", "the QRS comes before P"),
+        ("a thin septum", "a thick septum"),
+        ("with symptoms", "without symptoms"),
+    ],
+)
+def test_direction_amount_and_size_are_concepts(prediction: str, reference: str) -> None:
+    assert concept_f1(prediction, reference, "") < 1
+
+
 def test_a_fragment_and_a_repetition_lose_length_agreement() -> None:
     assert length_agreement("Leads II", REFERENCE, QUESTION) < 0.2
     assert length_agreement(f"{REFERENCE} {REFERENCE} {REFERENCE}", REFERENCE, QUESTION) == pytest.approx(1 / 3)

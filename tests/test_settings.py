@@ -119,4 +119,7 @@ def test_a_section_survives_the_command_line_and_does_not_depend_on_key_order() 
 def test_the_launch_command() -> None:
     assert LaunchSettings().command() == "python"
     assert LaunchSettings(processes=2).command() == "accelerate launch --num_processes 2"
-    assert LaunchSettings(accelerate_config="z.yaml").command() == "accelerate launch --num_processes 1 --config_file z.yaml"
+    with_file = LaunchSettings(accelerate_config="a z.yaml")
+    assert with_file.command() == "accelerate launch --num_processes 1 --config_file 'a z.yaml'"
+    assert with_file.files() == ["a z.yaml"]
+    assert LaunchSettings().files() == []

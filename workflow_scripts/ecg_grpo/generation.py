@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +21,12 @@ class Completion:
         finish_reason: `stop` if the model ended it, `length` if it was cut off.
         prompt_tokens: length of the rendered prompt.
         completion_tokens: length of the text, end token included.
-        seconds: the prompt's share of its batch's time.
     """
 
     text: str
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
-    seconds: float
 
 
 def generate(
@@ -61,13 +58,11 @@ def generate(
     completions: dict[int, Completion] = {}
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        started = time.monotonic()
         inputs = tokenizer(
             [rendered[index] for index in batch], return_tensors="pt", padding=True, add_special_tokens=False
         ).to(device)
         with torch.inference_mode():
             output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-        seconds = time.monotonic() - started
         for index, ids in zip(batch, output[:, inputs.input_ids.shape[1] :].tolist(), strict=True):
             ended = tokenizer.eos_token_id in ids
             tokens = ids[: ids.index(tokenizer.eos_token_id) + 1] if ended else ids
@@ -76,7 +71,6 @@ def generate(
                 finish_reason="stop" if ended else "length",
                 prompt_tokens=lengths[index],
                 completion_tokens=len(tokens),
-                seconds=seconds / len(batch),
             )
         generated = sum(completion.completion_tokens for completion in completions.values())
         on_progress(len(completions), f"{generated} tokens")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ecg_grpo.errors import InputError
@@ -19,16 +20,18 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class MergeCheck:
-    """What was measured.
+    """What was measured. A difference is mean |logit difference| / mean |logit| on the prompts, computed in float32.
 
     Attributes:
-        changed_weights: share of the weight tensors that differ from the base, 0 to 1.
-        merge_difference: mean |logit difference| / mean |logit| between merged model and base + adapter, float32.
-        saved_difference: the same between the model read back from disk and the merged one.
+        changed_weights: share of the saved weight tensors that differ from the base's, 0 to 1.
+        training_effect: difference between base and merged model.
+        merge_difference: difference between merged model and base + adapter.
+        saved_difference: difference between the model read back from disk and the merged one.
         tied_embeddings: input and output embeddings share one tensor, as in the base.
     """
 
     changed_weights: float
+    training_effect: float
     merge_difference: float
     saved_difference: float
     tied_embeddings: bool
@@ -58,29 +61,29 @@ def merge(
     tokens = _tokenize(tokenizer, prompts)
     base_model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tied = base_model.config.tie_word_embeddings
-    before = {name: weight.clone() for name, weight in base_model.state_dict().items()}
+    base_logits = _logits(base_model, tokens)
     if (checkpoint / "adapter_config.json").is_file():
         with_adapter = PeftModel.from_pretrained(base_model, checkpoint)
         expected = _logits(with_adapter, tokens)
         merged: PreTrainedModel = with_adapter.merge_and_unload()
     else:
+        del base_model
         merged = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
         expected = _logits(merged, tokens)
-    changed = [not torch.equal(before[name], weight) for name, weight in merged.state_dict().items()]
-    del before, base_model
     merged_logits = _logits(merged, tokens)
 
     merged.to(DTYPES[settings.dtype])
     merged.config.dtype = settings.dtype
     merged.save_pretrained(target)
     tokenizer.save_pretrained(target)
+    del merged
     saved = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
-    shared = saved.get_input_embeddings().weight is saved.get_output_embeddings().weight
     check = MergeCheck(
-        changed_weights=sum(changed) / len(changed),
+        changed_weights=_changed_weights(base, target),
+        training_effect=_relative_difference(merged_logits, base_logits),
         merge_difference=_relative_difference(merged_logits, expected),
         saved_difference=_relative_difference(_logits(saved, tokens), merged_logits),
-        tied_embeddings=shared,
+        tied_embeddings=saved.get_input_embeddings().weight is saved.get_output_embeddings().weight,
     )
     _refuse_if_wrong(check, checkpoint, settings, tied)
     return asdict(check)
@@ -88,7 +91,11 @@ def merge(
 
 def _refuse_if_wrong(check: MergeCheck, checkpoint: Path, settings: MergeSettings, tied: bool) -> None:
     if not check.changed_weights:
-        raise InputError(checkpoint, "merging it changes no weight of the base: the training had no effect", "Look at its log.")
+        raise InputError(
+            checkpoint,
+            f"the saved model has the base's own weights: the training had no effect, or {settings.dtype} rounds it away",
+            "Look at the training's log, or set merge.dtype to float32.",
+        )
     # Written so that a NaN fails too.
     if not check.merge_difference <= settings.tolerance:
         raise InputError(
@@ -97,15 +104,31 @@ def _refuse_if_wrong(check: MergeCheck, checkpoint: Path, settings: MergeSetting
             f"{settings.tolerance:.0e})",
             "The adapter may belong to another base model; rebuild both.",
         )
-    if not check.saved_difference <= settings.rounding_tolerance:
+    if not check.saved_difference < check.training_effect:
         raise InputError(
             checkpoint,
-            f"the saved model's logits differ from the merged ones by {check.saved_difference:.2e} "
-            f"(merge.rounding_tolerance is {settings.rounding_tolerance:.0e})",
+            f"rounding to {settings.dtype} changes the logits by {check.saved_difference:.2e}, the whole training by "
+            f"{check.training_effect:.2e}",
             "Set merge.dtype to float32.",
         )
     if check.tied_embeddings != tied:
         raise InputError(checkpoint, "the merge changed whether the embeddings are tied", "This is a defect; report it.")
+
+
+def _changed_weights(one: Path, other: Path) -> float:
+    """Share of the tensors of `other` that differ from those of `one` after rounding to the number format of `other`."""
+    known = {}
+    for file in one.glob("*.safetensors"):
+        with safe_open(file, "pt") as stream:
+            known.update(dict.fromkeys(stream.keys(), file))
+    changed = []
+    for file in other.glob("*.safetensors"):
+        with safe_open(file, "pt") as stream:
+            for name in stream.keys():  # noqa: SIM118, not a dictionary
+                weight = stream.get_tensor(name)
+                with safe_open(known[name], "pt") as base:
+                    changed.append(not torch.equal(base.get_tensor(name).to(weight.dtype), weight))
+    return sum(changed) / len(changed)
 
 
 def _tokenize(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[Message]]) -> list[torch.Tensor]:

@@ -125,6 +125,10 @@ def read_records(file: Path) -> Iterator[Record]:
                 raise InputError(
                     where, f"key {key!r} must be text, found {type(item[key]).__name__}", "Mend or remove the row."
                 )
+            try:
+                item[key].encode("utf-8")
+            except UnicodeEncodeError:
+                raise InputError(where, f"key {key!r} holds half a character (a lone surrogate)", "Mend the row.") from None
             texts[key] = item[key]
         context = texts.get(raw.context, "")
         yield Record(

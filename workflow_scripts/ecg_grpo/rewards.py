@@ -12,7 +12,6 @@ from functools import cache
 
 from nltk.stem import PorterStemmer
 from sacrebleu.metrics import CHRF
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from ecg_grpo.prompts import extract_prediction
 
@@ -20,7 +19,14 @@ RewardFunction = Callable[[str, str, str], float]
 """(prediction, reference, question) → reward in [0, 1]."""
 
 _WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?|[<>≤≥]")
-_STOP_WORDS = ENGLISH_STOP_WORDS - {"no", "not", "nor", "never", "without", "cannot", "both", "over", "under"}
+# Words without a content of their own. Direction (above, below, before, after), amount (more, less, two), and negation are
+# none of them, which is why no library's list serves.
+_FUNCTION_WORDS = frozenset(
+    "a an the this that these those it its they their them he she his her you your we our i my who whom whose which what "
+    "when where why how there here is are was were be been being am do does did done have has had having can could may "
+    "might will would shall should must of to in on at by for from with as and or but if than then so such also too very "
+    "into about because while during through s t".split()
+)
 _CHRF = CHRF()
 
 
@@ -28,7 +34,7 @@ def concept_f1(prediction: str, reference: str, question: str) -> float:
     """How well the answer's content words agree with the reference's, apart from those that the question gave.
 
     F1 of two sets: stems of content words, numbers and comparison signs. Words of the question earn nothing on either
-    side, so that echoing it scores 0. Set-based F1 as in SQuAD (Rajpurkar et al. 2016) on content words.
+    side, so that echoing it scores 0, unless the reference says nothing else. After SQuAD's F1 (Rajpurkar et al. 2016).
 
     Gamed by: naming the right words in a wrong sentence; word order and negation scope are not seen.
     """
@@ -96,4 +102,4 @@ def _stem(word: str) -> str:
 
 @cache
 def _concepts(text: str) -> frozenset[str]:
-    return frozenset(_stem(word) for word in _WORD.findall(text.lower()) if word not in _STOP_WORDS)
+    return frozenset(_stem(word) for word in _WORD.findall(text.lower()) if word not in _FUNCTION_WORDS)

@@ -67,6 +67,8 @@ class StageParser(argparse.ArgumentParser):
     def run(self, function: Callable[[argparse.Namespace, Stage], None]) -> None:
         """Parses the command line and runs the stage; ends the process with status 1 if it fails."""
         arguments = self.parse_args()
+        # The rule's threads are for all processes that accelerate started on this machine.
+        arguments.threads = max(1, arguments.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         for variable in _THREAD_VARIABLES:
             os.environ[variable] = str(arguments.threads)
         os.environ["TOKENIZERS_PARALLELISM"] = "false"

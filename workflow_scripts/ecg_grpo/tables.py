@@ -43,11 +43,10 @@ ANSWERS = pa.schema(
         ("finish_reason", pa.string()),
         ("prompt_tokens", pa.int32()),
         ("completion_tokens", pa.int32()),
-        ("seconds", pa.float32()),
     ]
 )
 """What a system answered: `completion` is its text, `prediction` the answer part of it, `finish_reason` `stop` or
-`length` (cut off), `seconds` the record's share of its batch's time."""
+`length` (cut off). Times are not here but in the stage's provenance, so that equal answers are equal files."""
 
 
 def write_table(file: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema, metadata: dict[str, str]) -> None:

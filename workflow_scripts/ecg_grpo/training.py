@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from ecg_grpo.files import new_file, write_json
 from ecg_grpo.progress import StageProgress
@@ -63,13 +63,30 @@ def lora_config(settings: LoraSettings) -> LoraConfig:
     return LoraConfig(task_type="CAUSAL_LM", bias="none", **settings.model_dump())
 
 
-def resume_point(scratch: Path, stage: Stage) -> str | None:
-    """The last checkpoint of an earlier, killed run of the same training, if there is one."""
-    checkpoint = get_last_checkpoint(str(scratch))
-    if checkpoint is not None:
-        stage.say(f"resuming from {checkpoint}")
-        stage.facts["resumed_from_step"] = int(checkpoint.rsplit("-", 1)[1])
-    return checkpoint
+def resume_point(scratch: Path, steps: int, stage: Stage) -> str | None:
+    """The checkpoint from which a killed run of the same training goes on.
+
+    A checkpoint that the kill left half-written is removed, and so is one at the training's end: the trainer would go on
+    past it, where the unbroken run stopped. The one before serves then.
+
+    Args:
+        scratch: directory with the checkpoints.
+        steps: the training's optimizer steps.
+        stage: the running stage.
+    """
+    checkpoints = {int(folder.name.rsplit("-", 1)[1]): folder for folder in scratch.glob("checkpoint-*")}
+    for step, folder in sorted(checkpoints.items(), reverse=True):
+        try:
+            # The trainer writes this file last.
+            whole = json.loads((folder / "trainer_state.json").read_text())["global_step"] == step
+        except (OSError, ValueError, KeyError):
+            whole = False
+        if whole and step < steps:
+            stage.say(f"resuming from {folder}")
+            stage.facts["resumed_from_step"] = step
+            return str(folder)
+        shutil.rmtree(folder)
+    return None
 
 
 class TrainingLog(TrainerCallback):
@@ -128,10 +145,11 @@ class TrainingLog(TrainerCallback):
             self._progress.__exit__(None, None, None)
 
     def _lines(self) -> list[dict[str, Any]]:
-        try:
-            return [json.loads(line) for line in self._file.read_text().splitlines()]
-        except (OSError, ValueError):
-            return []
+        entries = []
+        for line in self._file.read_text().splitlines() if self._file.exists() else []:
+            with suppress(ValueError):  # a kill may have torn the last line
+                entries.append(json.loads(line))
+        return entries
 
 
 def deliver_adapter_config(source: Path, target: Path) -> None:

@@ -43,12 +43,13 @@ class GRPOSettings(Section):
     )
     rewards: dict[RewardName, float] = Field(
         default_factory=lambda: {"concept_f1": 1.0, "chrf": 0.5, "length_agreement": 0.5},
-        description="Reward functions and their weights in the sum; weight 0 only logs one.",
+        description="Reward functions and their weights in the sum. A file given with --configfile adds to this map; "
+        "weight 0 takes one out of the sum and only logs it.",
     )
     lora: LoraSettings | None = Field(
         default_factory=LoraSettings, description="Train an adapter; null trains every parameter."
     )
-    rollout: Literal["transformers", "vllm-colocate", "vllm-server"] = Field(
+    rollout: Literal["transformers", "vllm-colocate"] = Field(
         "transformers", description="The engine that samples completions."
     )
     vllm_gpu_memory_utilization: float = Field(
@@ -71,6 +72,10 @@ class GRPOSettings(Section):
     def prompts_per_step(self) -> int:
         """Prompts, over all processes, for one optimizer step."""
         return self.completions_per_step // self.num_generations
+
+    def on_plain_python(self) -> bool:
+        """Whether neither DeepSpeed nor vLLM is needed."""
+        return self.launch.accelerate_config is None and self.rollout == "transformers"
 
     def steps(self, prompts: int) -> int:
         """Optimizer steps for so many training prompts; a last batch that is not full is left out by the trainer."""

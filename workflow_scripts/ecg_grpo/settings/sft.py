@@ -37,6 +37,10 @@ class SFTSettings(Section):
     seed: int = Field(42, ge=0, description="Seed of the adapter's first weights and of the order of records.")
     launch: LaunchSettings = Field(default_factory=LaunchSettings, description="How the program is started.")
 
+    def on_plain_python(self) -> bool:
+        """Whether neither DeepSpeed nor vLLM is needed."""
+        return self.launch.accelerate_config is None
+
     def steps(self, records: int) -> int:
         """Optimizer steps for so many training records; the last step of an epoch may be smaller."""
         batches = math.ceil(records / (self.per_device_train_batch_size * self.launch.processes))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from pydantic import Field
 
 from ecg_grpo.settings.section import Section
@@ -27,10 +29,14 @@ class LaunchSettings(Section):
     )
 
     def command(self) -> str:
-        """The words in front of the program's name in a shell command."""
+        """What stands in front of the program's name in a shell command."""
         if self.accelerate_config is None and self.processes == 1:
             return "python"
-        words = ["accelerate", "launch", f"--num_processes {self.processes}"]
+        words = ["accelerate", "launch", "--num_processes", str(self.processes)]
         if self.accelerate_config is not None:
-            words.append(f"--config_file {self.accelerate_config}")
-        return " ".join(words)
+            words += ["--config_file", self.accelerate_config]
+        return shlex.join(words)
+
+    def files(self) -> list[str]:
+        """The files that the command reads: an edit of one is a change of the training."""
+        return [] if self.accelerate_config is None else [self.accelerate_config]
