@@ -73,6 +73,35 @@ def test_sft_lowers_the_validation_loss_and_logs_every_step(finished: Project) -
             assert {"learning_rate", "tokens"} <= entry.keys()
 
 
+def test_the_sft_loss_covers_the_answer_and_nothing_else(finished: Project) -> None:
+    """The base model's validation loss, worked out here without a trainer, once on the answers and once on everything."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = finished.results() / "base_model"
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    settings = SFTSettings.from_json(provenance(finished, "train_sft")["settings"])
+    answers, everything = [], []
+    for row in rows(finished.results() / "data" / "validation.parquet"):
+        asked = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
+        messages = [*row["prompt"], {"role": "assistant", "content": row["answer"]}]
+        ids = torch.tensor([tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]])
+        assert ids[0, : len(asked)].tolist() == asked
+        with torch.inference_mode():
+            losses = torch.nn.functional.cross_entropy(model(ids).logits[0, :-1], ids[0, 1:], reduction="none")
+        answers.append(losses[len(asked) - 1 :])
+        everything.append(losses)
+
+    def as_the_trainer_averages(losses: list[torch.Tensor]) -> float:
+        size = settings.per_device_train_batch_size
+        batches = [losses[start : start + size] for start in range(0, len(losses), size)]
+        return sum(float(torch.cat(batch).mean()) * len(batch) for batch in batches) / len(losses)
+
+    logged = log(finished.results() / "sft" / "training_log.jsonl")[0]["validation_loss"]
+    assert logged == pytest.approx(as_the_trainer_averages(answers), abs=1e-3)
+    assert logged != pytest.approx(as_the_trainer_averages(everything), abs=1e-2)
+
+
 def test_models_are_whole_and_differ(finished: Project) -> None:
     weights = {}
     for name in ("base", "sft", "grpo"):
