@@ -93,3 +93,13 @@ def test_the_lock_holds_what_is_asked_for() -> None:
             name, _, version = line.partition("==")
             assert normal(name) in locked
             assert not version or version in locked[normal(name)]
+
+
+def test_every_rule_names_what_a_rule_must() -> None:
+    for file in (ROOT / "rules").glob("*.smk"):
+        for rule in re.split(r"^(?:use )?rule ", file.read_text(), flags=re.M)[1:]:
+            directives = set(re.findall(r"^    (\w+):", rule, flags=re.M))
+            required = {"input", "output", "log", "benchmark", "message"}
+            if " as " not in rule.split(":")[0]:  # a rule made from another one inherits the rest
+                required |= {"params", "threads", "resources", "conda", "shell"}
+            assert required <= directives, f"{file.name}: {rule.split(':')[0]}: {required - directives}"
