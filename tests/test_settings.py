@@ -88,7 +88,7 @@ def test_reward_names_are_the_reward_functions() -> None:
         ({"grpo": {"rewards": {"concept_f1": 0, "chrf": 0, "length_agreement": 0}}}, "at least one reward function"),
         ({"grpo": {"num_generations": 7}}, "no multiple of num_generations (7)"),
         ({"grpo": {"loss_type": "gspo"}}, "grpo.loss_type"),
-        ({"grpo": {"num_iterations": 3}}, "must be a multiple of num_iterations (3)"),
+        ({"grpo": {"num_iterations": 2, "save_steps": 3}}, "must be a multiple of num_iterations (2)"),
         ({"sft": {"max_length": 100}}, "more than sft.max_length (100)"),
         ({"base_model": {"source": "hub"}}, "base_model.hub must be given"),
         ({"base_model": {"source": "hub", "hub": {"repository": "a/b", "revision": "main"}}}, "base_model.hub.revision"),
