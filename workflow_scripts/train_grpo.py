@@ -24,7 +24,9 @@ from ecg_grpo.tables import read_rows
 parser = StageParser("train_grpo", __doc__)
 parser.add_input("--train", help="training split (parquet)")
 parser.add_input("--sft-model", help="manifest.json of the merged SFT model")
-parser.add_input("--launch-files", nargs="*", help="configuration of accelerate and DeepSpeed, if any")
+parser.add_input(
+    "--launch-files", nargs="*", default=[], metavar="FILE", help="configuration of accelerate and DeepSpeed, if any"
+)
 parser.add_output("--checkpoint", help="manifest.json in the checkpoint directory to write")
 parser.add_output("--training-log", help="JSON lines to write, one a step")
 parser.add_output("--completions", help="every sampled completion with its rewards (parquet) to write")

@@ -26,7 +26,9 @@ parser = StageParser("train_sft", __doc__)
 parser.add_input("--train", help="training split (parquet)")
 parser.add_input("--validation", help="validation split (parquet)")
 parser.add_input("--base-model", help="manifest.json of the base model")
-parser.add_input("--launch-files", nargs="*", help="configuration of accelerate and DeepSpeed, if any")
+parser.add_input(
+    "--launch-files", nargs="*", default=[], metavar="FILE", help="configuration of accelerate and DeepSpeed, if any"
+)
 parser.add_output("--adapter", help="adapter_model.safetensors to write")
 parser.add_output("--adapter-config", help="adapter_config.json to write")
 parser.add_output("--training-log", help="JSON lines to write, one a step")

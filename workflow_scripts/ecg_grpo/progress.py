@@ -29,6 +29,8 @@ class StageProgress:
             TextColumn("{task.fields[note]}", markup=False),
             console=console,
             transient=True,
+            redirect_stdout=False,  # what is printed belongs into the log, not above the bar
+            redirect_stderr=False,
             disable=not stage.terminal.isatty(),
         )
         self._task = self._bar.add_task(stage.name, total=total, completed=done, note="")

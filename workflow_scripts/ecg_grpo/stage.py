@@ -53,8 +53,8 @@ class StageParser(argparse.ArgumentParser):
         self.add_argument("--provenance", type=Path, help="file for what went in, what came out and with which code")
 
     def add_input(self, flag: str, **options: object) -> None:
-        """A file, or with `nargs` several, that the stage reads."""
-        self._inputs.append(self.add_argument(flag, type=Path, required=True, **options).dest)
+        """A file, or with `nargs` several, that the stage reads; it must be given unless `default` is."""
+        self._inputs.append(self.add_argument(flag, type=Path, required="default" not in options, **options).dest)
 
     def add_output(self, flag: str, **options: object) -> None:
         """A file that the stage writes."""
