@@ -60,7 +60,7 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
             name.split("/")[1] for name in grpo_log[0] if name.startswith("rewards/") and name.endswith("/mean")
         ),
         stages=[read_stage(file) for file in arguments.stages],
-        library=charts.library(),
+        plotly_script=charts.plotly_script(),
         charts={
             "differences": charts.as_div(
                 charts.difference_chart(comparison["differences"], quality, pairs), "chart-differences"

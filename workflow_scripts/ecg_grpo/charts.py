@@ -13,13 +13,13 @@ COLOURS = {"echo": "#9aa5b1", "nearest": "#6b7785", "base": "#c2780e", "sft": "#
 Entry = Mapping[str, object]
 
 
-def library() -> str:
+def plotly_script() -> str:
     """plotly's own script, to be put into the page once."""
     return get_plotlyjs()
 
 
 def as_div(figure: go.Figure, name: str) -> str:
-    """A figure as HTML that needs `library()` earlier in the page.
+    """A figure as HTML that needs `plotly_script()` earlier in the page.
 
     Args:
         figure: the chart.
