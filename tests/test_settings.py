@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import get_args
 
 import pytest
@@ -123,3 +124,12 @@ def test_the_launch_command() -> None:
     assert with_file.command() == "accelerate launch --num_processes 1 --config_file 'a z.yaml'"
     assert with_file.files() == ["a z.yaml"]
     assert LaunchSettings().files() == []
+
+
+def test_the_readmes_example_is_valid_and_drops_the_demo_models_tokens() -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    configuration = demo()
+    update_config(configuration, yaml.safe_load(example))
+    base_model = load_settings(configuration, ["README.md"]).base_model
+    assert base_model.source == "path"
+    assert (base_model.eos_token, base_model.pad_token) == (None, None)
