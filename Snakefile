@@ -17,6 +17,7 @@ configfile: "config/config.yaml"
 
 include: "rules/common.smk"
 include: "rules/base_model.smk"
+include: "rules/raw_data.smk"
 include: "rules/data.smk"
 include: "rules/sft.smk"
 include: "rules/merge.smk"

@@ -2,6 +2,7 @@
 
 SETTINGS   the configuration, one model for each section
 RESULTS    results/<run>
+RAW_FILES  the raw files: those of data.raw_dir, or FETCHED_RAW_FILES if it is null
 LOGS, BENCHMARKS, PROVENANCE, SCRATCH   folders below it
 """
 
@@ -12,12 +13,16 @@ sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
 from ecg_grpo.base_model import check_model_directory
 from ecg_grpo.errors import InputError
 from ecg_grpo.fingerprint import code_fingerprint
-from ecg_grpo.records import find_raw_files
+from ecg_grpo.raw_files import BY_CODE, find_raw_files
 from ecg_grpo.settings.run import load_settings
 
 try:
     SETTINGS = load_settings(config, [str(file) for file in workflow.configfiles])
-    RAW_FILES = [str(file) for file in find_raw_files(SETTINGS.data.raw_dir)]
+    RESULTS = f"results/{SETTINGS.run}"
+    FETCHED_RAW_FILES = [f"{RESULTS}/raw/{BY_CODE[code].name}" for code in SETTINGS.raw_data.files]
+    RAW_FILES = FETCHED_RAW_FILES
+    if SETTINGS.data.raw_dir is not None:
+        RAW_FILES = [str(file) for file in find_raw_files(SETTINGS.data.raw_dir)]
     BASE_MODEL_FILES = []
     if SETTINGS.base_model.source == "path":
         folder = check_model_directory(Path(SETTINGS.base_model.path))
@@ -25,7 +30,6 @@ try:
 except InputError as error:
     sys.exit(f"configuration error: {error}")
 
-RESULTS = f"results/{SETTINGS.run}"
 LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
 PROVENANCE = f"{RESULTS}/provenance"

@@ -1,7 +1,7 @@
 """Raw ECG-Expert-QA JSON becomes training, validation and test records.
 
-Every record ends in exactly one place: a split, the quarantine (with the reason) or, if it is an exact duplicate, it
-is dropped and counted. The data report holds the sums, and the program fails if they do not add up.
+Every record ends in exactly one place: a split, the quarantine (with the reason) or, if it repeats another one word for
+word, among the dropped. The account holds the sums, and the program fails if they do not add up.
 """
 
 from __future__ import annotations
@@ -9,140 +9,151 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
 
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import model_directory, sha256_of, write_json
-from ecg_grpo.prompts import build_prompt
-from ecg_grpo.records import RAW_FILES, Quarantined, Record, clean_record, read_records
+from ecg_grpo.preparation import Preparation, by_reason, by_task
+from ecg_grpo.progress import StageProgress
+from ecg_grpo.raw_files import BY_NAME, RAW_FILES, git_blob_sha1
+from ecg_grpo.records import Quarantined
 from ecg_grpo.settings.data import DataSettings
-from ecg_grpo.splitting import SPLITS, near_duplicate_groups, split_of_group
+from ecg_grpo.similarity import TextSimilarity
+from ecg_grpo.splitting import SPLITS
 from ecg_grpo.stage import Stage, StageParser
-from ecg_grpo.tables import QUARANTINE, RECORDS, write_table
-from ecg_grpo.token_budget import count_tokens
+from ecg_grpo.tables import QUARANTINE, RECORDS, VERL_RECORDS, record_columns, write_table
+from ecg_grpo.token_budget import TokenCounter
 
 parser = StageParser("prepare_data", __doc__)
 parser.add_input("--raw", nargs="+", metavar="JSON", help="files of ECG-Expert-QA")
 parser.add_input("--system-prompt", help="text file with the system prompt")
+parser.add_input("--ngrams", help="weights of text similarity (resources/similarity/common_ngrams.tsv)")
 parser.add_input("--base-model", help="manifest.json of the model whose tokenizer measures the lengths")
 for split in SPLITS:
     parser.add_output(f"--{split}", help=f"the {split} split (parquet)")
 parser.add_output("--quarantine", help="records that are kept apart (parquet)")
-parser.add_output("--report", help="counts of everything that happened (JSON)")
+parser.add_output("--dropped", help="records that repeat others word for word (parquet)")
+parser.add_output("--account", help="what became of every record (JSON)")
 parser.add_settings("data")
 
 
 def prepare_data(arguments: argparse.Namespace, stage: Stage) -> None:
-    """Reads, cleans, measures, groups, splits, writes."""
+    """Reads, cleans, groups, splits, audits, measures, writes."""
     settings = DataSettings.from_json(arguments.settings)
     system_prompt = arguments.system_prompt.read_text(encoding="utf-8").strip()
     if not system_prompt:
         raise InputError(arguments.system_prompt, "the system prompt is empty", "Write one.")
+    absent = [raw.name for raw in RAW_FILES if raw.name not in {file.name for file in arguments.raw}]
+    for name in absent:
+        stage.say(f"absent: {name}")
 
-    read = [record for file in arguments.raw for record in read_records(file)]
-    records, quarantined, repairs = clean(read)
-    records, dropped = drop_exact_duplicates(records)
-    prompts = [build_prompt(system_prompt, record.context, record.question) for record in records]
-    lengths = count_tokens(model_directory(arguments.base_model), prompts, [record.answer for record in records])
-    clusters = group(records, settings)
-
-    rows: dict[str, list[dict]] = {name: [] for name in SPLITS}
-    for record, prompt, (prompt_tokens, answer_tokens), cluster in zip(records, prompts, lengths, clusters, strict=True):
-        if prompt_tokens > settings.max_prompt_tokens:
-            evidence = f"{prompt_tokens} tokens, data.max_prompt_tokens is {settings.max_prompt_tokens}"
-            quarantined.append(Quarantined(record, "prompt too long", evidence))
-        elif answer_tokens > settings.max_answer_tokens:
-            evidence = f"{answer_tokens} tokens, data.max_answer_tokens is {settings.max_answer_tokens}"
-            quarantined.append(Quarantined(record, "answer too long", evidence))
-        else:
-            split = split_of_group(cluster, settings.seed, settings.validation_fraction, settings.test_fraction)
-            rows[split].append({**as_row(record), "prompt": prompt, "split": split, "cluster": cluster})
-
+    data = Preparation()
+    data.read_and_clean(sorted(arguments.raw, key=lambda file: list(BY_NAME).index(file.name) if file.name in BY_NAME else -1))
+    stage.say(f"read {sum(data.read.values())}, usable {len(data.records)}")
+    data.find_contradictions()
+    data.assign_splits(settings, TextSimilarity(arguments.ngrams))
+    data.audit_leakage()
+    stage.say("split and audited")
+    counter = TokenCounter(model_directory(arguments.base_model))
+    with StageProgress(stage, len(data.records)) as progress:
+        data.measure(
+            lambda size, pair: counter.count(size, pair, lambda done: progress.step(done, "records measured")),
+            system_prompt,
+            settings,
+        )
     for name in SPLITS:
-        if not rows[name]:
+        if not data.of_split(name):
             raise InputError(
                 ", ".join(map(str, arguments.raw)),
-                f"{len(read)} records leave the {name} split empty",
+                f"{sum(data.read.values())} records leave the {name} split empty",
                 "Give more records, another data.seed, or larger fractions in the configuration's data section.",
             )
-    kept = sum(len(rows[name]) for name in SPLITS)
-    if len(read) != kept + len(quarantined) + len(dropped):
-        raise AssertionError(f"{len(read)} records in, but {kept} + {len(quarantined)} + {len(dropped)} out")
+    data.check_sum()
 
     hashes = {file.name: sha256_of(file) for file in arguments.raw}
-    metadata = {"settings": arguments.settings, "raw_files": json.dumps(hashes, sort_keys=True)}
+    metadata = {
+        "settings": arguments.settings,
+        "raw_files": json.dumps(hashes, sort_keys=True),
+        "system_prompt": system_prompt,
+        "versions": json.dumps({name: version(name) for name in ("pyarrow", "scikit-learn", "tokenizers", "transformers")}),
+    }
+    schema = VERL_RECORDS if settings.verl_columns else RECORDS
     for name in SPLITS:
-        write_table(getattr(arguments, name), rows[name], RECORDS, metadata)
-    quarantine_rows = [{**as_row(entry.record), "reason": entry.reason, "evidence": entry.evidence} for entry in quarantined]
-    write_table(arguments.quarantine, quarantine_rows, QUARANTINE, metadata)
-    report = {
-        "raw_files": hashes,
-        "absent_files": [raw.name for raw in RAW_FILES if raw.name not in hashes],
-        "read": count_by_task(read),
-        "repaired": {kind: count_by_task(found) for kind, found in sorted(repairs.items())},
-        "quarantined": dict(sorted(Counter(entry.reason for entry in quarantined).items())),
-        "dropped_exact_duplicates": count_by_task(dropped),
-        "splits": {name: dict(sorted(Counter(row["task"] for row in rows[name]).items())) for name in SPLITS},
-        "clusters": len(set(clusters)),
-        "largest_cluster": max(Counter(clusters).values()),
-        "longest_prompt_tokens": max(prompt for prompt, _ in lengths),
-        "longest_answer_tokens": max(answer for _, answer in lengths),
+        write_table(getattr(arguments, name), rows_of_split(data, name, system_prompt), schema, metadata)
+    for name in ("quarantine", "dropped"):
+        entries = data.quarantined if name == "quarantine" else data.dropped
+        write_table(getattr(arguments, name), map(quarantine_row, entries), QUARANTINE, metadata)
+    account = account_of(data) | {
+        "raw_files": [
+            {
+                "task": BY_NAME[file.name].code,
+                "name": file.name,
+                "title": BY_NAME[file.name].title,
+                "sha256": hashes[file.name],
+                "as_published": git_blob_sha1(file) == BY_NAME[file.name].git_blob,
+            }
+            for file in arguments.raw
+        ],
+        "absent_files": absent,
+        "budget": {"prompt": settings.max_prompt_tokens, "answer": settings.max_answer_tokens},
+        "asked": {"validation": settings.validation_fraction, "test": settings.test_fraction},
     }
-    write_json(arguments.report, report)
-    stage.facts["records"] = {"read": len(read), "quarantined": len(quarantined), "dropped": len(dropped)} | {
-        name: len(rows[name]) for name in SPLITS
+    write_json(arguments.account, account)
+    stage.facts["records"] = account["records"]
+    stage.say(json.dumps(account["records"], indent=2))
+
+
+def rows_of_split(data: Preparation, split: str, system_prompt: str) -> Iterator[dict[str, Any]]:
+    """The rows of a split's parquet file, with verl's columns; the schema decides whether they are written."""
+    for place, index in enumerate(data.of_split(split)):
+        record = data.records[index]
+        yield record_columns(record) | {
+            "prompt": data.prompt(index, system_prompt),
+            "split": split,
+            "cluster": data.cluster[index],
+            "prompt_tokens": data.lengths[index][0],
+            "answer_tokens": data.lengths[index][1],
+            "flags": data.flags[index],
+            "data_source": f"ecg_expert_qa/{record.task}",
+            "ability": "cardiology",
+            "reward_model": {"style": "rule", "ground_truth": record.answer},
+            "extra_info": {"index": place, "split": split, "id": record.id},
+        }
+
+
+def quarantine_row(entry: Quarantined) -> dict[str, Any]:
+    """A row of the quarantine's parquet file."""
+    return record_columns(entry.record) | {"reason": entry.reason, "evidence": entry.evidence, "raw": entry.raw}
+
+
+def account_of(data: Preparation) -> dict[str, Any]:
+    """The sums, and examples of everything that was done."""
+    sizes = Counter(data.cluster)
+    return {
+        "records": {
+            "read": sum(data.read.values()),
+            "kept": len(data.records),
+            "quarantined": len(data.quarantined),
+            "dropped": len(data.dropped),
+        },
+        "read": dict(data.read),
+        "splits": {name: by_task(data.records[index] for index in data.of_split(name)) for name in SPLITS},
+        "quarantined": by_reason(data.quarantined),
+        "dropped": by_reason(data.dropped),
+        "repaired": {kind: data.repairs[kind] for kind in sorted(data.repairs)},
+        "contradictions": data.contradictions,
+        "clusters": {
+            "number": len(sizes),
+            "largest": [{"cluster": cluster, "records": number} for cluster, number in sizes.most_common(10)],
+            "by_size": {
+                label: sum(low <= number <= high for number in sizes.values())
+                for label, low, high in (("1", 1, 1), ("2", 2, 2), ("3-5", 3, 5), ("6-20", 6, 20), ("21 and more", 21, 10**9))
+            },
+        },
+        "leakage": data.leakage,
     }
-    stage.say(json.dumps(report, indent=2, ensure_ascii=False))
-
-
-def clean(read: list[Record]) -> tuple[list[Record], list[Quarantined], dict[str, list[Record]]]:
-    """Usable records, quarantined ones, and what was repaired in which."""
-    records: list[Record] = []
-    quarantined: list[Quarantined] = []
-    repaired: dict[str, list[Record]] = {}
-    for record in read:
-        result, kinds = clean_record(record)
-        if isinstance(result, Quarantined):
-            quarantined.append(result)
-            continue
-        records.append(result)
-        for kind in kinds:
-            repaired.setdefault(kind, []).append(result)
-    return records, quarantined, repaired
-
-
-def drop_exact_duplicates(records: list[Record]) -> tuple[list[Record], list[Record]]:
-    """The first of every (context, question, answer), and the repetitions."""
-    seen: set[tuple[str, str, str]] = set()
-    kept: list[Record] = []
-    dropped: list[Record] = []
-    for record in records:
-        key = (record.context.casefold(), record.question.casefold(), record.answer.casefold())
-        (dropped if key in seen else kept).append(record)
-        seen.add(key)
-    return kept, dropped
-
-
-def group(records: list[Record], settings: DataSettings) -> list[str]:
-    """For each record the id of the first record of its near-duplicate group."""
-    first = near_duplicate_groups(
-        [record.question for record in records],
-        [record.answer for record in records],
-        [record.subject for record in records],
-        settings.question_similarity,
-        settings.answer_similarity,
-    )
-    return [records[index].id for index in first]
-
-
-def as_row(record: Record) -> dict[str, object]:
-    """The columns that every table about records begins with."""
-    names = ("id", "task", "source_file", "source_row", "context", "question", "answer")
-    return {name: getattr(record, name) for name in names}
-
-
-def count_by_task(records: list[Record]) -> dict[str, int]:
-    """How many records of each task."""
-    return dict(sorted(Counter(record.task for record in records).items()))
 
 
 if __name__ == "__main__":

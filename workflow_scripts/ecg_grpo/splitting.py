@@ -1,75 +1,192 @@
-"""Splits without leakage: records that say nearly the same stay together."""
+"""Splits without leakage that adding records does not reshuffle.
+
+Records that must not be torn apart form a group: the same patient, the same disease, a question or answer that says nearly
+the same. Groups go to test and validation in the order of a hash of their content, each only as long as it fits into what is
+still missing of every task, so the shares come out as asked for and very large groups end up in training.
+
+Which groups there are and how much is missing is worked out from the settled rows of each file, those up to the last
+multiple of `SETTLED`. The rows after that are late: one after the other, each joins the group that it is near to, or opens a
+group of its own in a split that its own hash chooses among those that lack records of its task. So a record that is added
+at the end of a file changes the split of no other, until so many have been added that they settle too. A late record that
+is near to groups in two splits has no place in any and is held out.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.sparse import csr_matrix
+from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from sklearn.feature_extraction.text import TfidfVectorizer
+
+from ecg_grpo.records import Record
+from ecg_grpo.similarity import TextSimilarity
 
 SPLITS = ("train", "validation", "test")
+SETTLED = 256
 
 
-def similar_pairs(texts: Sequence[str], threshold: float, block: int = 512) -> Iterator[tuple[int, int]]:
-    """Every pair of texts whose TF-IDF cosine reaches a threshold, compared exhaustively.
+@dataclass
+class Splits:
+    """Where every record belongs.
 
-    Lower-cased character 3- to 5-grams inside word boundaries with sublinear term frequency, fitted on the texts.
-
-    Args:
-        texts: any number of texts.
-        threshold: cosine in (0, 1].
-        block: rows compared at a time; bounds the memory.
-
-    Yields:
-        (i, j) with i < j.
+    Attributes:
+        split: `train`, `validation` or `test` for each record; empty if it is held out.
+        cluster: for each record the id of the first record of its group; records of one cluster are not independent.
+        held_out: for a record's index the ids of two records of different splits to which it is near.
     """
-    if len(texts) < 2:
-        return
-    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, dtype=np.float32)
-    matrix = vectors.fit_transform(text.casefold() or " " for text in texts)
-    transposed = matrix.T.tocsr()
-    for start in range(0, matrix.shape[0], block):
-        cosines = (matrix[start : start + block] @ transposed).tocoo()
-        # float32 sums of a text with itself reach 1 - 1e-6, so the threshold gets that much room
-        close = (cosines.data >= threshold - 1e-6) & (cosines.row + start < cosines.col)
-        yield from zip((cosines.row[close] + start).tolist(), cosines.col[close].tolist(), strict=True)
+
+    split: list[str]
+    cluster: list[str]
+    held_out: dict[int, tuple[str, str]] = field(default_factory=dict)
 
 
-def near_duplicate_groups(
-    questions: Sequence[str],
-    answers: Sequence[str],
-    subjects: Sequence[str],
+def split_records(
+    records: Sequence[Record],
+    similarity: TextSimilarity,
     question_similarity: float,
     answer_similarity: float,
-) -> list[int]:
-    """Groups of records that must not be torn apart by a split.
+    validation_fraction: float,
+    test_fraction: float,
+    seed: int,
+) -> Splits:
+    """Assigns every record to a split.
 
-    Two records are linked when their questions or their answers are similar enough, or when they share a non-empty
-    subject; a group is everything that links connect.
-
-    Returns:
-        For each record the index of the first record of its group.
+    Args:
+        records: in the order of their files and rows.
+        similarity: measures texts.
+        question_similarity: questions at or above this cosine, of records that stand alone, belong together.
+        answer_similarity: the same for answers.
+        validation_fraction: share of each task's records for validation.
+        test_fraction: share for test.
+        seed: another seed, other splits.
     """
-    links = list(similar_pairs(questions, question_similarity)) + list(similar_pairs(answers, answer_similarity))
-    first_of: dict[str, int] = {}
-    for index, subject in enumerate(subjects):
-        if subject:
-            links.append((first_of.setdefault(subject, index), index))
-    size = len(questions)
-    rows, columns = zip(*links, strict=True) if links else ((), ())
-    graph = csr_matrix((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(size, size))
+    rows = Counter[str]()
+    for record in records:
+        rows[record.task] = max(rows[record.task], record.source_row + 1)
+    is_settled = np.array([record.source_row < rows[record.task] // SETTLED * SETTLED for record in records], dtype=bool)
+    # Settled first: what comes late has no say in what was found before.
+    order = np.concatenate([np.flatnonzero(is_settled), np.flatnonzero(~is_settled)])
+    ordered = [records[index] for index in order]
+    settled = int(is_settled.sum())
+    links = _links(ordered, similarity, question_similarity, answer_similarity)
+    share = {"test": test_fraction, "validation": validation_fraction}
+    share["train"] = 1 - sum(share.values())
+    found = _place_settled(ordered[:settled], links[links[:, 1] < settled], share, seed)
+    _place_late(ordered, links[links[:, 1] >= settled], share, seed, found)
+    _hold_out_repeated_prompts(ordered, found)
+    place = np.empty(len(records), dtype=np.int64)
+    place[order] = np.arange(len(records))
+    return Splits(
+        split=[found.split[index] for index in place],
+        cluster=[found.cluster[index] for index in place],
+        held_out={int(order[index]): near for index, near in found.held_out.items()},
+    )
+
+
+def _links(
+    records: Sequence[Record], similarity: TextSimilarity, question_similarity: float, answer_similarity: float
+) -> np.ndarray:
+    """Pairs i < j that belong together, shape (pairs, 2), sorted by j."""
+    alone = np.array([index for index, record in enumerate(records) if record.stands_alone], dtype=np.int64)
+    links = [
+        alone[similarity.pairs([getattr(records[index], name) for index in alone], threshold)]
+        for name, threshold in (("question", question_similarity), ("answer", answer_similarity))
+    ]
+    first: dict[str, int] = {}
+    of_subject = [(first.setdefault(record.subject, index), index) for index, record in enumerate(records) if record.subject]
+    links.append(np.array([pair for pair in of_subject if pair[0] != pair[1]], dtype=np.int64).reshape(-1, 2))
+    found = np.unique(np.concatenate(links), axis=0)
+    return found[np.argsort(found[:, 1], kind="stable")]
+
+
+def _place_settled(records: Sequence[Record], links: np.ndarray, share: dict[str, float], seed: int) -> Splits:
+    """Groups are everything that links connect; they fill test, then validation, in the order of their hashes."""
+    size = len(records)
+    graph = coo_matrix((np.ones(len(links), dtype=bool), (links[:, 0], links[:, 1])), shape=(size, size))
     _, labels = connected_components(graph, directed=False)
-    first: dict[int, int] = {}
-    return [first.setdefault(int(label), index) for index, label in enumerate(labels)]
+    members: dict[int, list[int]] = defaultdict(list)
+    for index, label in enumerate(labels.tolist()):
+        members[label].append(index)
+    content = [_hash(record) for record in records]
+    key = {label: min(content[index] for index in group) for label, group in members.items()}
+    tasks = {label: Counter(records[index].task for index in group) for label, group in members.items()}
+    of_task = Counter(record.task for record in records)
+    split_of = dict.fromkeys(members, "train")
+    for split in ("test", "validation"):
+        missing = {task: round(share[split] * number) for task, number in of_task.items()}
+        # Another order for each split: moving the end of one does not move the beginning of the other.
+        for label in sorted(members, key=lambda label: _position(seed, split, key[label])):
+            fits = all(number <= missing[task] for task, number in tasks[label].items())
+            if split_of[label] == "train" and fits:
+                split_of[label] = split
+                for task, number in tasks[label].items():
+                    missing[task] -= number
+    return Splits(
+        split=[split_of[label] for label in labels.tolist()],
+        cluster=[records[members[label][0]].id for label in labels.tolist()],
+    )
 
 
-def split_of_group(key: str, seed: int, validation_fraction: float, test_fraction: float) -> str:
-    """The split that a group belongs to, by a stable hash of its key: other groups have no say in it."""
-    digest = hashlib.sha256(f"{seed}\0{key}".encode()).digest()
-    position = int.from_bytes(digest[:8], "big") / 2**64
-    if position < test_fraction:
-        return "test"
-    return "validation" if position < test_fraction + validation_fraction else "train"
+def _place_late(records: Sequence[Record], links: np.ndarray, share: dict[str, float], seed: int, found: Splits) -> None:
+    """Places, one after the other, the records that are not placed yet."""
+    earlier: dict[int, list[int]] = defaultdict(list)
+    for one, late in links.tolist():
+        earlier[late].append(one)
+    placed = Counter((record.task, split) for record, split in zip(records, found.split, strict=False))
+    for index in range(len(found.split), len(records)):
+        record = records[index]
+        near = {found.split[one]: one for one in reversed(earlier[index]) if found.split[one]}
+        if len(near) > 1:
+            found.held_out[index] = tuple(records[one].id for one in sorted(near.values())[:2])
+            found.split.append("")
+            found.cluster.append(record.id)
+            continue
+        if near:
+            ((split, one),) = near.items()
+            cluster = found.cluster[one]
+        else:
+            split, cluster = _choose(record, placed, share, seed), record.id
+        found.split.append(split)
+        found.cluster.append(cluster)
+        placed[record.task, split] += 1
+
+
+def _choose(record: Record, placed: Counter[tuple[str, str]], share: dict[str, float], seed: int) -> str:
+    """A split drawn by the record's hash, each as likely as records of this task are missing in it."""
+    number = sum(placed[record.task, split] for split in SPLITS) + 1
+    missing = [max(0.0, share[split] * number - placed[record.task, split]) for split in SPLITS]
+    drawn = _position(seed, "late", _hash(record)) * sum(missing)
+    for split, lack in zip(SPLITS, missing, strict=True):
+        drawn -= lack
+        if drawn < 0:
+            return split
+    return "train"
+
+
+def _hold_out_repeated_prompts(records: Sequence[Record], found: Splits) -> None:
+    """Two patients with the same summary, asked the same: the later record is held out if they are in two splits."""
+    first: dict[bytes, int] = {}
+    for index, record in enumerate(records):
+        if record.stands_alone or not found.split[index]:
+            continue
+        prompt = "\0".join((record.context, *(text for turn in record.history for text in turn), record.question))
+        one = first.setdefault(hashlib.blake2b(prompt.casefold().encode(), digest_size=16).digest(), index)
+        if found.split[one] != found.split[index]:
+            found.held_out[index] = (records[one].id, f"the patient of {found.cluster[index]}")
+            found.split[index] = ""
+
+
+def _hash(record: Record) -> int:
+    """64 bits of what a record says, whatever its row."""
+    content = "\0".join((record.task, record.context, record.question, record.answer))
+    return int.from_bytes(hashlib.blake2b(content.encode(), digest_size=8).digest(), "big")
+
+
+def _position(seed: int, purpose: str, key: int) -> float:
+    """A stable pseudo-random number in [0, 1)."""
+    digest = hashlib.blake2b(f"{seed}\0{purpose}\0{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64

@@ -32,9 +32,9 @@ from ecg_grpo.errors import InputError
 from ecg_grpo.files import sha256_of, write_json
 from ecg_grpo.fingerprint import code_fingerprint
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
 _REPORTED_PACKAGES = (
-    *("accelerate", "datasets", "deepspeed", "gguf", "huggingface-hub", "jinja2", "nltk", "numpy", "pandas", "peft"),
+    *("accelerate", "datasets", "deepspeed", "gguf", "httpx", "huggingface-hub", "jinja2", "nltk", "numpy", "pandas", "peft"),
     *("plotly", "pyarrow", "pydantic", "rouge-score", "sacrebleu", "safetensors", "scikit-learn", "tokenizers"),
     *("torch", "transformers", "trl", "vllm"),
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import new_file
+from ecg_grpo.records import Record
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
@@ -19,15 +21,40 @@ _RECORD = [
     ("task", pa.string()),
     ("source_file", pa.string()),
     ("source_row", pa.int32()),
+    ("turn", pa.int32()),
+    ("subject", pa.string()),
     ("context", pa.string()),
+    ("history", MESSAGES),
     ("question", pa.string()),
     ("answer", pa.string()),
 ]
-RECORDS = pa.schema([*_RECORD, ("prompt", MESSAGES), ("split", pa.string()), ("cluster", pa.string())])
-"""Prepared records: one row a question, `answer` is the reference, `cluster` the id of its group's first record."""
+RECORDS = pa.schema(
+    [
+        *_RECORD,
+        ("prompt", MESSAGES),
+        ("split", pa.string()),
+        ("cluster", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("answer_tokens", pa.int32()),
+        ("flags", pa.list_(pa.string())),
+    ]
+)
+"""Prepared records: one row a question, `answer` is the reference, `cluster` the id of its group's first record, `turn` null
+outside dialogues, `flags` what a reader of the record should know (`contradicts PRTK-00636`)."""
 
-QUARANTINE = pa.schema([*_RECORD, ("reason", pa.string()), ("evidence", pa.string())])
-"""Records that are kept apart, and why."""
+VERL_RECORDS = pa.schema(
+    [
+        *RECORDS,
+        ("data_source", pa.string()),
+        ("ability", pa.string()),
+        ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
+        ("extra_info", pa.struct([("index", pa.int64()), ("split", pa.string()), ("id", pa.string())])),
+    ]
+)
+"""The same with the columns that verl's dataset reads beside `prompt`."""
+
+QUARANTINE = pa.schema([*_RECORD, ("reason", pa.string()), ("evidence", pa.string()), ("raw", pa.string())])
+"""Records that are kept apart or dropped, and why; `raw` is the row as JSON where it could not be read."""
 
 ANSWERS = pa.schema(
     [
@@ -49,11 +76,27 @@ ANSWERS = pa.schema(
 `length` (cut off). Times are not here but in the stage's provenance, so that equal answers are equal files."""
 
 
-def write_table(file: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema, metadata: dict[str, str]) -> None:
-    """Writes rows as zstd parquet. The same rows and metadata give the same bytes."""
-    table = pa.Table.from_pylist(list(rows), schema=schema.with_metadata(metadata))
-    with new_file(file) as partial:
-        pq.write_table(table, partial, compression="zstd")
+def record_columns(record: Record) -> dict[str, Any]:
+    """The columns with which every table about records begins."""
+    names = ("id", "task", "source_file", "source_row", "turn", "subject", "context", "question", "answer")
+    history = [
+        {"role": role, "content": text}
+        for turn in record.history
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+    return {name: getattr(record, name) for name in names} | {"history": history}
+
+
+_ROW_GROUP = 20_000
+
+
+def write_table(file: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema, metadata: dict[str, str]) -> None:
+    """Writes rows as zstd parquet. The same rows and metadata give the same bytes. Only a row group is held at a time."""
+    schema = schema.with_metadata(metadata)
+    with new_file(file) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        rows = iter(rows)
+        while group := list(islice(rows, _ROW_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
 
 def read_rows(file: Path, *columns: str) -> list[dict[str, Any]]:

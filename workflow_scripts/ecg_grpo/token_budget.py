@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ecg_grpo.prompts import Message
 
+_BATCH = 2000
 
-def count_tokens(model: Path, prompts: Sequence[list[Message]], answers: Sequence[str]) -> list[tuple[int, int]]:
-    """(prompt tokens, answer tokens) of each pair.
 
-    The prompt counts with the chat template and the header that opens the answer; the answer with its end token.
+class TokenCounter:
+    """Counts tokens with a model's own tokenizer and chat template.
 
     Args:
         model: directory with the tokenizer.
-        prompts: messages of each prompt.
-        answers: the reference answer to each.
     """
-    from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    rendered = tokenizer.apply_chat_template(list(prompts), tokenize=False, add_generation_prompt=True)
-    prompt_ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
-    answer_ids = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
-    return [(len(prompt), len(answer) + 1) for prompt, answer in zip(prompt_ids, answer_ids, strict=True)]
+    def __init__(self, model: Path) -> None:
+        os.environ["TOKENIZERS_PARALLELISM"] = "true"  # this program forks no process, which is what forbids it elsewhere
+        from transformers import AutoTokenizer
+
+        self._tokenizer = AutoTokenizer.from_pretrained(model)
+
+    def count(
+        self, size: int, pair: Callable[[int], tuple[list[Message], str]], on_batch: Callable[[int], None]
+    ) -> Iterator[tuple[int, int]]:
+        """(prompt tokens, answer tokens) of each pair.
+
+        The prompt counts with the chat template and the header that opens the answer; the answer with its end token.
+
+        Args:
+            size: how many pairs.
+            pair: makes one of them: the prompt's messages and the reference answer. Only a batch is held at a time.
+            on_batch: told how many are done.
+        """
+        for start in range(0, size, _BATCH):
+            batch = [pair(index) for index in range(start, min(start + _BATCH, size))]
+            rendered = self._tokenizer.apply_chat_template(
+                [prompt for prompt, _ in batch], tokenize=False, add_generation_prompt=True
+            )
+            yield from zip(
+                self._lengths(rendered), (length + 1 for length in self._lengths([a for _, a in batch])), strict=True
+            )
+            on_batch(start + len(batch))
+
+    def _lengths(self, texts: Sequence[str]) -> list[int]:
+        encoded = self._tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        return [len(ids) for ids in encoded]

@@ -12,21 +12,31 @@ from ecg_grpo.settings.section import Section
 class DataSettings(Section):
     """Section `data`."""
 
-    raw_dir: str = Field(description="Folder with ECG-Expert-QA's JSON files; some of them are enough.")
+    raw_dir: str | None = Field(
+        None,
+        description="Folder with ECG-Expert-QA's JSON files; some are enough. null: they are fetched as `raw_data` says.",
+    )
     system_prompt: str = Field("resources/prompts/system.txt", description="Text file with the system prompt of every stage.")
-    validation_fraction: float = Field(0.1, gt=0, lt=1, description="Share of near-duplicate groups for validation.")
-    test_fraction: float = Field(0.1, gt=0, lt=1, description="Share of near-duplicate groups for the test split.")
+    validation_fraction: float = Field(0.1, gt=0, lt=1, description="Share of each task's records for validation.")
+    test_fraction: float = Field(0.1, gt=0, lt=1, description="Share of each task's records for the test split.")
     question_similarity: float = Field(
-        0.8, gt=0, le=1, description="Questions at or above this TF-IDF cosine belong to one group."
+        0.72,
+        ge=0.5,
+        le=1,
+        description="Questions at or above this weighted 4-gram cosine belong to one group. 0.72 covers every pair at a TF-IDF "
+        "cosine of 0.9 and nearly every pair at 0.8.",
     )
     answer_similarity: float = Field(
-        0.85, gt=0, le=1, description="Answers at or above this TF-IDF cosine belong to one group."
+        0.8, ge=0.5, le=1, description="Answers at or above this weighted 4-gram cosine belong to one group."
     )
     max_prompt_tokens: int = Field(
         1024, ge=1, description="Longest prompt in tokens, chat template included; longer records are quarantined."
     )
     max_answer_tokens: int = Field(
         1024, ge=1, description="Longest reference answer in tokens; longer records are quarantined."
+    )
+    verl_columns: bool = Field(
+        False, description="Whether the splits also have the columns that verl reads (data_source, ability, reward_model, ...)."
     )
     seed: int = Field(0, description="Decides, with a stable hash, which group goes to which split.")
 

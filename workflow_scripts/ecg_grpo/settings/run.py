@@ -13,6 +13,7 @@ from ecg_grpo.settings.data import DataSettings
 from ecg_grpo.settings.evaluation import EvaluationSettings
 from ecg_grpo.settings.grpo import GRPOSettings
 from ecg_grpo.settings.merge import MergeSettings
+from ecg_grpo.settings.raw_data import RawDataSettings
 from ecg_grpo.settings.report import ReportSettings
 from ecg_grpo.settings.section import Section, explain
 from ecg_grpo.settings.sft import SFTSettings
@@ -23,7 +24,10 @@ class Settings(Section):
 
     run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Results go to `results/<run>/`.")
     base_model: BaseModelSettings = Field(description="The model that everything starts from.")
-    data: DataSettings = Field(description="Raw files, splits, lengths.")
+    raw_data: RawDataSettings = Field(
+        default_factory=RawDataSettings, description="Where ECG-Expert-QA is fetched from if `data.raw_dir` is null."
+    )
+    data: DataSettings = Field(default_factory=DataSettings, description="Raw files, splits, lengths.")
     sft: SFTSettings = Field(default_factory=SFTSettings, description="Supervised fine-tuning.")
     merge: MergeSettings = Field(default_factory=MergeSettings, description="Adapter and base become one model.")
     grpo: GRPOSettings = Field(default_factory=GRPOSettings, description="Reinforcement learning.")

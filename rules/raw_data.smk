@@ -1,0 +1,39 @@
+"""The data set from its public home.
+
+Inputs:  none; the address, the commit and the files are those of section raw_data
+Outputs: the fetched files under their original names
+Steps:   fetch each file, going on where a transfer broke off; compare its git blob hash; put all into place
+"""
+
+
+rule fetch_raw_data:
+    input:
+        [],
+    output:
+        files=FETCHED_RAW_FILES,
+        provenance=f"{PROVENANCE}/fetch_raw_data.json",
+    log:
+        f"{LOGS}/fetch_raw_data.log",
+    benchmark:
+        f"{BENCHMARKS}/fetch_raw_data.tsv"
+    conda:
+        "../envs/data.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=120,
+    params:
+        # A function, because Snakemake takes the address's {commit} and {file} in a plain string for wildcards.
+        settings=lambda wildcards: SETTINGS.raw_data.as_json(),
+        code=code_fingerprint("workflow_scripts/fetch_raw_data.py"),
+        scratch=SCRATCH,
+    message:
+        f"ECG-Expert-QA at commit {SETTINGS.raw_data.commit}"
+    shell:
+        "python workflow_scripts/fetch_raw_data.py"
+        " --files {output.files:q}"
+        " --scratch {params.scratch:q}"
+        " --settings {params.settings:q}"
+        " --threads {threads}"
+        " --log {log:q}"
+        " --provenance {output.provenance:q}"
