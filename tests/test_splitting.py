@@ -1,66 +1,178 @@
-"""Near-duplicates stay together, and a split does not depend on what else is there."""
+"""Groups stay whole, shares come out as asked for, and adding a record changes the split of no other."""
 
 from __future__ import annotations
 
-import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn.feature_extraction.text import TfidfVectorizer
+import random
+from collections import Counter, defaultdict
+from dataclasses import replace
 
-from ecg_grpo.splitting import near_duplicate_groups, similar_pairs, split_of_group
+import pytest
+from conftest import ROOT
 
-TEXTS = st.lists(st.text(alphabet="abc QRS", max_size=20), max_size=25)
+from ecg_grpo.records import Record
+from ecg_grpo.similarity import TextSimilarity
+from ecg_grpo.splitting import SETTLED, Splits, split_records
+
+SIMILARITY = TextSimilarity(ROOT / "resources/similarity/common_ngrams.tsv")
+SYLLABLES = (
+    "car",
+    "di",
+    "o",
+    "my",
+    "val",
+    "ven",
+    "tri",
+    "cle",
+    "ta",
+    "chy",
+    "bra",
+    "dy",
+    "pa",
+    "thy",
+    "sten",
+    "lo",
+    "gra",
+    "mur",
+)
 
 
-@given(texts=TEXTS, threshold=st.sampled_from([0.5, 0.8, 1.0]), block=st.integers(1, 30))
-def test_pairs_are_those_of_an_exhaustive_comparison(texts: list[str], threshold: float, block: int) -> None:
-    if not any(len(text.split()) for text in texts):
-        return
-    found = set(similar_pairs(texts, threshold, block))
-    if len(texts) < 2:
-        assert not found
-        return
-    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
-    matrix = vectors.fit_transform([text.casefold() or " " for text in texts]).toarray()
-    cosines = matrix @ matrix.T
-    for one in range(len(texts)):
-        for other in range(one + 1, len(texts)):
-            if abs(cosines[one, other] - threshold) > 1e-4:
-                assert ((one, other) in found) == (cosines[one, other] > threshold)
+def made_up_records(sizes: dict[str, int], seed: int = 0) -> list[Record]:
+    """Records of random words: some repeat an earlier question with a word more; CD has ten a disease."""
+    generator = random.Random(seed)
+
+    def words(number: int) -> str:
+        return " ".join("".join(generator.choices(SYLLABLES, k=generator.randint(2, 4))) for _ in range(number))
+
+    records: list[Record] = []
+    for task, size in sizes.items():
+        for row in range(size):
+            question = f"What is {words(6)}?"
+            if row % 10 and generator.random() < 0.2:
+                question = f"{generator.choice(records[-(row % 10) :]).question[:-1]} {words(1)}?"
+            records.append(
+                Record(
+                    *(f"{task}-{row:05d}", task, row, question, f"It is {words(12)}."),
+                    subject=f"disease:{row // 10}" if task == "CD" else "",
+                )
+            )
+    return records
 
 
-def test_groups_follow_questions_answers_and_subjects() -> None:
-    questions = [
-        "What is the normal PR interval on an ECG?",
-        "What is the normal PR interval in an ECG?",
-        "Name a beta blocker.",
-        "Why use digoxin?",
-        "Who?",
+def split(records: list[Record], **changes: object) -> Splits:
+    settings = {
+        "question_similarity": 0.72,
+        "answer_similarity": 0.8,
+        "validation_fraction": 0.1,
+        "test_fraction": 0.15,
+        "seed": 0,
+    }
+    return split_records(records, SIMILARITY, **(settings | changes))
+
+
+def by_content(records: list[Record], splits: Splits) -> dict[tuple[str, str], str]:
+    return {(record.question, record.answer): name for record, name in zip(records, splits.split, strict=True)}
+
+
+RECORDS = made_up_records({"EBK": 700, "CD": 530, "PRTK": 120})
+
+
+def test_no_pair_that_belongs_together_is_torn_apart() -> None:
+    splits = split(RECORDS)
+    placed = splits.split
+    for one, other in SIMILARITY.pairs([record.question for record in RECORDS], 0.72).tolist():
+        assert placed[one] == placed[other] or "" in (placed[one], placed[other])
+    of_disease = defaultdict(set)
+    for record, name in zip(RECORDS, placed, strict=True):
+        if record.subject and name:
+            of_disease[record.subject].add(name)
+    assert all(len(names) == 1 for names in of_disease.values())
+    assert len(splits.held_out) < 0.02 * len(RECORDS)
+    assert all(not placed[index] for index in splits.held_out)
+
+
+def test_shares_of_every_task_are_those_asked_for() -> None:
+    placed = split(RECORDS).split
+    counts = Counter((record.task, name) for record, name in zip(RECORDS, placed, strict=True))
+    for task in ("EBK", "CD", "PRTK"):
+        total = sum(record.task == task for record in RECORDS)
+        assert counts[task, "test"] / total == pytest.approx(0.15, abs=0.02)
+        assert counts[task, "validation"] / total == pytest.approx(0.1, abs=0.02)
+
+
+def added(kind: str, number: int) -> Record:
+    row = sum(record.task == "EBK" for record in RECORDS)
+    twin = RECORDS[(37 * number) % 1300]
+    question = {
+        "unrelated": f"Which garden number {number} grows tomatoes in winter?",
+        "near-duplicate": f"{twin.question[:-1]} now?",
+        "same question": twin.question,
+        "bridge": f"{twin.question} {RECORDS[(91 * number) % 1300].question}",
+    }[kind]
+    return Record(f"EBK-{row:05d}", "EBK", row, question, f"Answer number {number} is a new one.")
+
+
+@pytest.mark.parametrize("kind", ["unrelated", "near-duplicate", "same question", "bridge"])
+def test_a_record_added_at_the_end_of_a_file_changes_the_split_of_no_other(kind: str) -> None:
+    before = by_content(RECORDS, split(RECORDS))
+    end = sum(record.task == "EBK" for record in RECORDS)
+    for number in range(8):
+        records = [*RECORDS[:end], added(kind, number), *RECORDS[end:]]
+        after = by_content(records, split(records))
+        assert {key: after[key] for key in before} == before
+
+
+@pytest.mark.parametrize("place", [0, 300, 699])
+def test_a_record_put_between_others_changes_the_split_of_hardly_any(place: int) -> None:
+    before = by_content(RECORDS, split(RECORDS))
+    moved = [
+        replace(record, source_row=record.source_row + (record.task == "EBK" and record.source_row >= place))
+        for record in RECORDS
     ]
-    answers = [
-        "One.",
-        "Two things.",
-        "It slows the AV node and is renally cleared.",
-        "It slows the AV node, is renally cleared.",
-        "Nobody.",
+    records = [*moved[:place], replace(added("unrelated", 1), source_row=place), *moved[place:]]
+    after = by_content(records, split(records))
+    assert sum(after[key] != before[key] for key in before) <= 0.01 * len(RECORDS)
+
+
+def test_a_late_record_near_to_two_splits_is_held_out() -> None:
+    records = made_up_records({"EBK": SETTLED}, seed=3)
+    placed = split(records).split
+    train, test = (next(index for index, name in enumerate(placed) if name == wanted) for wanted in ("train", "test"))
+    late = Record("EBK-00256", "EBK", SETTLED, records[train].question, records[test].answer)
+    splits = split([*records, late])
+    assert splits.split == [*placed, ""]
+    assert set(splits.held_out[SETTLED]) == {records[train].id, records[test].id}
+
+
+def test_patients_stay_whole_and_repeated_prompts_are_held_out() -> None:
+    generator = random.Random(5)
+    records = [
+        Record(
+            *(f"MROD-{patient:05d}-{turn:02d}", "MROD", patient, f"What about {turn}?", "Yes."),
+            context=f"Summary {generator.randint(0, 60)}",
+            turn=turn,
+            subject=f"patient:{patient}",
+        )
+        for patient in range(200)
+        for turn in range(4)
     ]
-    assert near_duplicate_groups(questions, answers, [""] * 5, 0.8, 0.8) == [0, 0, 2, 2, 4]
-    assert near_duplicate_groups(questions, answers, ["", "x", "", "", "x"], 0.8, 0.8) == [0, 0, 2, 2, 0]
+    splits = split(records)
+    of_patient, of_prompt = defaultdict(set), defaultdict(set)
+    for record, name in zip(records, splits.split, strict=True):
+        if name:
+            of_patient[record.subject].add(name)
+            of_prompt[record.context, record.question].add(name)
+    assert all(len(names) == 1 for names in [*of_patient.values(), *of_prompt.values()])
+    assert splits.held_out
+    assert len(set(splits.split) - {""}) == 3
 
 
-def test_splits_have_the_shares_asked_for() -> None:
-    splits = [split_of_group(f"EBK-{row:05d}", 0, 0.1, 0.2) for row in range(5000)]
-    assert abs(splits.count("test") / 5000 - 0.2) < 0.02
-    assert abs(splits.count("validation") / 5000 - 0.1) < 0.02
+def test_the_seed_decides_and_nothing_else_does() -> None:
+    assert split(RECORDS) == split(RECORDS)
+    first, second = split(RECORDS).split, split(RECORDS, seed=1).split
+    assert sum(one != other for one, other in zip(first, second, strict=True)) > 0.2 * len(RECORDS)
 
 
-@given(key=st.text(), seed=st.integers(0, 5))
-def test_a_larger_test_share_only_adds_to_the_test_split(key: str, seed: int) -> None:
-    if split_of_group(key, seed, 0.1, 0.1) == "test":
-        assert split_of_group(key, seed, 0.1, 0.3) == "test"
-
-
-def test_seed_changes_the_split() -> None:
-    keys = [str(number) for number in range(200)]
-    first, second = ([split_of_group(key, seed, 0.2, 0.2) for key in keys] for seed in (0, 1))
-    assert np.mean([one == other for one, other in zip(first, second, strict=True)]) < 0.8
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_hardly_any_records(size: int) -> None:
+    records = made_up_records({"EBK": size}) if size else []
+    assert len(split(records).split) == size

@@ -2,24 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 
-def nearest_training_answers(train: Sequence[Mapping[str, str]], asked: Sequence[Mapping[str, str]]) -> list[str]:
+def nearest_training_answers(
+    train: Sequence[Mapping[str, str]], asked: Sequence[Mapping[str, str]], most_products: int = 16_000_000
+) -> list[str]:
     """For each question the reference answer of the training question most like it.
 
     Likeness is the TF-IDF cosine of context and question together (character 3- to 5-grams inside words); of several
     equally near ones the first.
 
     Args:
-        train: training records with `context`, `question`, `answer`.
+        train: training records with `context`, `question`, `answer`; at least one.
         asked: records with `context` and `question`.
+        most_products: cosines that are held at a time, about 12 bytes each; memory grows with the texts alone.
     """
     vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
-    known = vectors.fit_transform(f"{record['context']} {record['question']}" for record in train)
-    wanted = vectors.transform(f"{record['context']} {record['question']}" for record in asked)
-    nearest = np.asarray((wanted @ known.T).argmax(axis=1)).ravel()
+    known = vectors.fit_transform(f"{record['context']} {record['question']}" for record in train).T.tocsr()
+    block = max(1, most_products // len(train))
+    nearest: list[int] = []
+    for start in range(0, len(asked), block):
+        wanted = vectors.transform(f"{record['context']} {record['question']}" for record in asked[start : start + block])
+        nearest += (wanted @ known).argmax(axis=1).ravel().tolist()
     return [train[index]["answer"] for index in nearest]
+
+
+def most_frequent_answers(train: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """For each task the answer that most of its training records have, word for word.
+
+    Of several equally frequent answers the shortest counts, of equally short ones the first in the alphabet. Where no answer
+    repeats it is therefore the shortest answer of the task.
+
+    Args:
+        train: (task, answer) of each training record.
+    """
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for task, answer in train:
+        counts[task][answer] += 1
+    return {
+        task: min(answers, key=lambda answer, answers=answers: (-answers[answer], len(answer), answer))
+        for task, answers in counts.items()
+    }
+
+
+def random_training_places(train: Sequence[str], asked: Sequence[str], seed: int) -> list[int | None]:
+    """For each question a training record of its task, drawn with replacement; None if there is none.
+
+    Args:
+        train: the task of each training record.
+        asked: the task of each question.
+        seed: another seed, other records.
+    """
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, task in enumerate(train):
+        places[task].append(place)
+    generator = random.Random(seed)
+    return [generator.choice(places[task]) if task in places else None for task in asked]

@@ -45,7 +45,7 @@ def clean_record(record: Record) -> tuple[Record | Quarantined, list[Repair]]:
             cleaned[name], found = clean_text(getattr(record, name), record.patient_numbers)
         except _Broken as broken:
             evidence = f"{record.source_file}: row {record.source_row}: {name}: {broken.evidence}"
-            return Quarantined(_shortened(record), broken.reason, evidence), repairs
+            return Quarantined(_storable(record), broken.reason, evidence), repairs
         repairs += found
     where = f"{record.source_file}: row {record.source_row}"
     record = replace(record, **cleaned, history=_clean_history(record))
@@ -71,10 +71,11 @@ def _clean_history(record: Record) -> tuple[tuple[str, str], ...]:
     return tuple(turns)
 
 
-def _shortened(record: Record, most: int = 2000) -> Record:
-    """The record with no text longer than the quarantine should hold, and without what parquet cannot."""
-    texts = {name: getattr(record, name)[:most].replace("\0", "␀") for name in ("context", "question", "answer")}
-    return replace(record, **texts, history=())
+def _storable(record: Record) -> Record:
+    """The record without what the quarantine cannot hold: enormous texts, NUL characters."""
+    texts = {name: getattr(record, name) for name in ("context", "question", "answer", "subject")}
+    texts = {name: text[:2000] if len(text) > LONGEST_TEXT else text for name, text in texts.items()}
+    return replace(record, **{name: text.replace("\0", "␀") for name, text in texts.items()}, history=_clean_history(record))
 
 
 def clean_text(text: str, patient_numbers: Sequence[str] = ()) -> tuple[str, list[Repair]]:
@@ -83,10 +84,10 @@ def clean_text(text: str, patient_numbers: Sequence[str] = ()) -> tuple[str, lis
     Raises:
         _Broken: it is too long, holds control characters, or bytes of it are lost.
     """
-    if not _SUSPECT.search(text):
-        return text, []
     if len(text) > LONGEST_TEXT:
         raise _Broken("text too long", f"{len(text)} characters (at most {LONGEST_TEXT}): {text[:60]!r}")
+    if not _SUSPECT.search(text):
+        return text, []
     if found := _CONTROL.search(text):
         raise _Broken("control character", f"U+{ord(found[0]):04X} in {_around(text, found.start())!r}")
     repairs: list[Repair] = []

@@ -50,6 +50,10 @@ class TextSimilarity:
             exponential = generator.standard_exponential((2**14, _HASHES))
             self._variables[rows] = exponential / self._weights[rows, None].astype(np.float64) ** 2
 
+    def weight(self, gram: str) -> float:
+        """How much a 4-gram counts, at least 1."""
+        return float(self._weights[_hashing(lambda text: [text]).transform([gram]).indices[0]])
+
     def pairs(self, texts: Sequence[str], threshold: float) -> np.ndarray:
         """Pairs of texts whose similarity reaches a threshold.
 
@@ -68,7 +72,7 @@ class TextSimilarity:
         same = [(first.setdefault(text.casefold(), index), index) for index, text in enumerate(texts)]
         pairs = [np.array([(one, other) for one, other in same if one != other], dtype=np.int64).reshape(-1, 2)]
         distinct = np.array(list(first.values()), dtype=np.int64)
-        grams = _hashing().transform(first)
+        grams = _hashing().transform(first or [""])
         has_grams = np.flatnonzero(np.diff(grams.indptr))
         grams, distinct = grams[has_grams], distinct[has_grams]
         if len(distinct) > 1:

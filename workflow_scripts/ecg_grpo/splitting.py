@@ -6,7 +6,7 @@ still missing of every task, so the shares come out as asked for and very large 
 
 Which groups there are and how much is missing is worked out from the settled rows of each file, those up to the last
 multiple of `SETTLED`. The rows after that are late: one after the other, each joins the group that it is near to, or opens a
-group of its own in a split that its own hash chooses among those that lack records of its task. So a record that is added
+group of its own in the split that its own hash draws, unless another one lacks records of its task. So a record that is added
 at the end of a file changes the split of no other, until so many have been added that they settle too. A late record that
 is near to groups in two splits has no place in any and is held out.
 """
@@ -156,15 +156,19 @@ def _place_late(records: Sequence[Record], links: np.ndarray, share: dict[str, f
 
 
 def _choose(record: Record, placed: Counter[tuple[str, str]], share: dict[str, float], seed: int) -> str:
-    """A split drawn by the record's hash, each as likely as records of this task are missing in it."""
+    """The split that the record's hash draws, unless that would leave another one lacking more than a few records."""
     number = sum(placed[record.task, split] for split in SPLITS) + 1
-    missing = [max(0.0, share[split] * number - placed[record.task, split]) for split in SPLITS]
-    drawn = _position(seed, "late", _hash(record)) * sum(missing)
-    for split, lack in zip(SPLITS, missing, strict=True):
-        drawn -= lack
+    lacks = {split: share[split] * number - placed[record.task, split] for split in SPLITS}
+    allowed = 1 + 0.005 * number
+    most = max(SPLITS, key=lambda split: lacks[split])
+    if lacks[most] > allowed:
+        return most
+    drawn = _position(seed, "late", _hash(record))
+    for split in reversed(SPLITS):
+        drawn -= share[split]
         if drawn < 0:
-            return split
-    return "train"
+            return split if lacks[split] > -allowed else most
+    return most
 
 
 def _hold_out_repeated_prompts(records: Sequence[Record], found: Splits) -> None:
