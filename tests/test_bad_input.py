@@ -38,6 +38,14 @@ def test_a_missing_raw_folder(project: Project) -> None:
     assert "data.raw_dir" in message
 
 
+def test_a_raw_file_under_another_name(project: Project) -> None:
+    folder = project.folder / "resources/sample"
+    (folder / "ECG Knowledge (Basic Q&A).json").rename(folder / "ECG Knowledge.json")
+    message = refusal(project)
+    assert "resources/sample/ECG Knowledge.json: not a file of ECG-Expert-QA" in message
+    assert "ECG Knowledge (Basic Q&A).json" in message
+
+
 def test_a_model_directory_without_weights(project: Project, tiny_model: Path) -> None:
     broken = project.folder / "broken"
     shutil.copytree(tiny_model, broken, ignore=shutil.ignore_patterns("*.safetensors"))
@@ -47,7 +55,7 @@ def test_a_model_directory_without_weights(project: Project, tiny_model: Path) -
 
 
 @pytest.mark.pipeline
-@pytest.mark.parametrize("defect", ["half", "shape", "type"])
+@pytest.mark.parametrize("defect", ["half", "shape", "nul", "encoding"])
 def test_a_raw_file_that_cannot_be_read(project: Project, defect: str) -> None:
     file = project.folder / "resources/sample/ECG Knowledge (Basic Q&A).json"
     text = file.read_text()
@@ -56,13 +64,14 @@ def test_a_raw_file_that_cannot_be_read(project: Project, defect: str) -> None:
         file.write_text(text[: len(text) // 2])
         expected = "not valid JSON at line"
     elif defect == "shape":
-        rows[7] = {"Q": "A question without an answer?"}
-        file.write_text(json.dumps(rows))
-        expected = "row 7: key 'A' is missing"
+        file.write_text(json.dumps([{"question": row["Q"], "answer": row["A"]} for row in rows]))
+        expected = "row 0: key 'Q': is missing (found: 'question', 'answer') (106 of 106 records cannot be read)"
+    elif defect == "nul":
+        file.write_text(text.replace("ECG", "E\0CG", 1))
+        expected = "not valid JSON at line"
     else:
-        rows[7]["A"] = 120
-        file.write_text(json.dumps(rows))
-        expected = "row 7: key 'A' must be text, found int"
+        file.write_bytes(text.replace("ECG", "ÉCG", 1).encode("latin-1", errors="replace"))
+        expected = "not UTF-8 (byte "
     message = refusal(project)
     assert f"{file.relative_to(project.folder)}: " in message
     assert expected in message

@@ -55,7 +55,9 @@ def test_no_stage_imports_another_stages_settings() -> None:
 
     own = {
         "fetch_base_model": {"base_model"},
+        "fetch_raw_data": {"raw_data"},
         "prepare_data": {"data"},
+        "make_data_report": set(),
         "train_sft": {"sft"},
         "merge_adapter": {"merge"},
         "train_grpo": {"grpo"},

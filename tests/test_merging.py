@@ -9,10 +9,11 @@ from conftest import SAMPLE
 
 from ecg_grpo.errors import InputError
 from ecg_grpo.prompts import build_prompt
-from ecg_grpo.records import RAW_FILES, read_records
+from ecg_grpo.raw_files import RAW_FILES
+from ecg_grpo.readers import read_records
 from ecg_grpo.settings.merge import MergeSettings
 
-PROMPTS = [build_prompt("Answer.", "", record.question) for record in list(read_records(SAMPLE / RAW_FILES[0].name))[:3]]
+PROMPTS = [build_prompt("Answer.", "", record.question) for record in read_records(SAMPLE / RAW_FILES[0].name)[:3]]
 
 
 @pytest.fixture

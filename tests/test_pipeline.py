@@ -33,11 +33,11 @@ def provenance(project: Project, stage: str) -> dict:
 
 def test_every_record_of_the_sample_is_in_exactly_one_place(finished: Project) -> None:
     data = finished.results() / "data"
-    found = [row["id"] for name in ("train", "validation", "test", "quarantine") for row in rows(data / f"{name}.parquet")]
+    names = ("train", "validation", "test", "quarantine", "dropped")
+    found = [row["id"] for name in names for row in rows(data / f"{name}.parquet")]
     report = json.loads((data / "data_report.json").read_text())
     read = sum(len(json.loads(file.read_text())) for file in SAMPLE.glob("*.json"))
-    assert len(found) == len(set(found))
-    assert len(found) + sum(report["dropped_exact_duplicates"].values()) == read == sum(report["read"].values())
+    assert len(found) == len(set(found)) == read == report["records"]["read"]
 
 
 def test_groups_are_not_torn_apart(finished: Project) -> None:
@@ -207,7 +207,8 @@ def test_a_second_run_makes_the_same_artifacts(finished: Project, tiny_model: Pa
     second.configure(**tiny_settings(tiny_model))
     second.snakemake("evaluation")
     same = [
-        *(f"data/{name}.parquet" for name in ("train", "validation", "test", "quarantine")),
+        *(f"data/{name}.parquet" for name in ("train", "validation", "test", "quarantine", "dropped")),
+        *("data/account.json", "data/data_report.json"),
         *("sft_adapter/adapter_model.safetensors", "sft_model/manifest.json", "grpo/checkpoint/manifest.json"),
         *("grpo_model/manifest.json", "grpo/completions.parquet", "evaluation/comparison.json"),
         *(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from raw_shapes import ROWS, SUMMARY, write_raw_files
 
 from ecg_grpo.errors import InputError
-from ecg_grpo.raw_files import BY_CODE, RAW_FILES, find_raw_files, git_blob_sha1
+from ecg_grpo.raw_files import BY_CODE, RAW_FILES, find_raw_files, git_blob_sha1, in_reading_order
 from ecg_grpo.readers import ENTITY_QUESTION, RISK_QUESTION, read_records
 from ecg_grpo.records import Quarantined, Record
 
@@ -191,6 +191,15 @@ def test_the_folder_is_searched_for_known_names_and_no_others(tmp_path: Path) ->
         find_raw_files(tmp_path)
     with pytest.raises(InputError, match="not a known file"):
         read_records(tmp_path / "ECG knowledge.json")
+    with pytest.raises(InputError, match="not a known file"):
+        in_reading_order([tmp_path / "ECG knowledge.json"])
+
+
+def test_files_are_read_in_one_order(tmp_path: Path) -> None:
+    files = [tmp_path / raw.name for raw in RAW_FILES]
+    assert in_reading_order(files[::-1]) == files
+    with pytest.raises(InputError, match="there is another file of this name"):
+        in_reading_order([*files, tmp_path / "folder" / RAW_FILES[0].name])
 
 
 def test_git_blob_hash_is_git_s(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ecg_grpo.errors import InputError
 from ecg_grpo.files import model_directory, sha256_of, write_json
 from ecg_grpo.preparation import Preparation, by_reason, by_task
 from ecg_grpo.progress import StageProgress
-from ecg_grpo.raw_files import BY_NAME, RAW_FILES, git_blob_sha1
+from ecg_grpo.raw_files import BY_NAME, RAW_FILES, git_blob_sha1, in_reading_order
 from ecg_grpo.records import Quarantined
 from ecg_grpo.settings.data import DataSettings
 from ecg_grpo.similarity import TextSimilarity
@@ -45,12 +45,13 @@ def prepare_data(arguments: argparse.Namespace, stage: Stage) -> None:
     system_prompt = arguments.system_prompt.read_text(encoding="utf-8").strip()
     if not system_prompt:
         raise InputError(arguments.system_prompt, "the system prompt is empty", "Write one.")
-    absent = [raw.name for raw in RAW_FILES if raw.name not in {file.name for file in arguments.raw}]
+    raw_files = in_reading_order(arguments.raw)
+    absent = [raw.name for raw in RAW_FILES if raw.name not in {file.name for file in raw_files}]
     for name in absent:
         stage.say(f"absent: {name}")
 
     data = Preparation()
-    data.read_and_clean(sorted(arguments.raw, key=lambda file: list(BY_NAME).index(file.name) if file.name in BY_NAME else -1))
+    data.read_and_clean(raw_files)
     stage.say(f"read {sum(data.read.values())}, usable {len(data.records)}")
     data.find_contradictions()
     data.assign_splits(settings, TextSimilarity(arguments.ngrams))
@@ -72,7 +73,7 @@ def prepare_data(arguments: argparse.Namespace, stage: Stage) -> None:
             )
     data.check_sum()
 
-    hashes = {file.name: sha256_of(file) for file in arguments.raw}
+    hashes = {file.name: sha256_of(file) for file in raw_files}
     metadata = {
         "settings": arguments.settings,
         "raw_files": json.dumps(hashes, sort_keys=True),
@@ -94,7 +95,7 @@ def prepare_data(arguments: argparse.Namespace, stage: Stage) -> None:
                 "sha256": hashes[file.name],
                 "as_published": git_blob_sha1(file) == BY_NAME[file.name].git_blob,
             }
-            for file in arguments.raw
+            for file in raw_files
         ],
         "absent_files": absent,
         "budget": {"prompt": settings.max_prompt_tokens, "answer": settings.max_answer_tokens},

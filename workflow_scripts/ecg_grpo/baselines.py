@@ -6,6 +6,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 
@@ -28,7 +29,7 @@ def nearest_training_answers(
     nearest: list[int] = []
     for start in range(0, len(asked), block):
         wanted = vectors.transform(f"{record['context']} {record['question']}" for record in asked[start : start + block])
-        nearest += (wanted @ known).argmax(axis=1).ravel().tolist()
+        nearest += np.asarray((wanted @ known).argmax(axis=1)).ravel().tolist()
     return [train[index]["answer"] for index in nearest]
 
 

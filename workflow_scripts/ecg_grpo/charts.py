@@ -1,4 +1,4 @@
-"""The report's charts, as plotly figures; none of them holds a model's text."""
+"""The charts of both pages, as plotly figures; none of them holds a model's or a record's text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from plotly.offline import get_plotlyjs
 
 COLOURS = {"echo": "#9aa5b1", "nearest": "#6b7785", "base": "#c2780e", "sft": "#2b6cb0", "grpo": "#2f855a"}
 """One colour a system, the same in every chart."""
+
+BASELINE_COLOURS = {"echo": COLOURS["echo"], "nearest": "#4a6fa5", "constant": "#b7791f", "random": "#5b9a8b"}
+"""The same where no model is in the chart and grey need not stand back."""
+
+SPLIT_COLOURS = {"train": "#4a6fa5", "validation": "#c2780e", "test": "#2f855a"}
+"""One colour a split."""
 
 Entry = Mapping[str, object]
 
@@ -97,6 +103,99 @@ def length_chart(log: Sequence[Entry]) -> go.Figure:
     figure.add_trace(_line(steps, "completions/mean_length", "mean length", COLOURS["grpo"], "lines+markers"))
     figure.update_yaxes(title="tokens", rangemode="tozero")
     return figure
+
+
+def share_chart(shares: Sequence[Entry]) -> go.Figure:
+    """Share of each task's records in each split, one bar a task, with a line where a split should end.
+
+    Args:
+        shares: entries of `data_statistics.share_table`.
+    """
+    tasks = [entry["task"] for entry in shares]
+    figure = _figure(height=90 + 34 * len(tasks))
+    for split, colour in SPLIT_COLOURS.items():
+        found = [entry["splits"][split] for entry in shares]
+        figure.add_trace(
+            go.Bar(
+                x=[100 * (one["share"] or 0) for one in found],
+                y=list(range(len(tasks))),
+                customdata=[[task, one["records"]] for task, one in zip(tasks, found, strict=True)],
+                orientation="h",
+                name=split,
+                marker={"color": colour},
+                hovertemplate="%{customdata[0]}: %{x:.1f} %, %{customdata[1]:,} records<extra>%{fullData.name}</extra>",
+            )
+        )
+    end = 0.0
+    for split in list(SPLIT_COLOURS)[:-1]:
+        end += 100 * shares[0]["splits"][split]["asked"]
+        figure.add_vline(x=end, line={"color": "#10151b", "width": 2, "dash": "dot"})
+    figure.update_layout(barmode="stack", bargap=0.35, legend={"traceorder": "normal"})
+    figure.update_xaxes(title=None, ticksuffix=" %", range=[0, 100])
+    figure.update_yaxes(autorange="reversed", tickvals=list(range(len(tasks))), ticktext=tasks, ticksuffix=" ", showgrid=False)
+    return figure
+
+
+def answer_length_chart(entry: Entry) -> go.Figure:
+    """How long a task's answers are: training as bars, validation and test together as a line.
+
+    Args:
+        entry: an entry of `data_statistics.answer_histograms`.
+    """
+    figure = _figure(height=190)
+    width, counts = entry["width"], entry["counts"]
+    train = counts["train"]
+    held_out = [sum(pair) for pair in zip(counts["validation"], counts["test"], strict=True)]
+    middles = [entry["start"] + width * (place + 0.5) for place in range(len(train))]
+    names = [f"{entry['start'] + width * place} to {entry['start'] + width * (place + 1) - 1}" for place in range(len(train))]
+    names[-1] = f"{entry['start'] + width * (len(train) - 1)} and more"
+    hover = "%{customdata} tokens: %{y:.1f} %<extra>%{fullData.name}</extra>"
+    bars = {"width": width * 0.92, "marker": {"color": SPLIT_COLOURS["train"], "opacity": 0.75}}
+    figure.add_trace(go.Bar(x=middles, y=_percentages(train), customdata=names, name="training", hovertemplate=hover, **bars))
+    line = {"color": SPLIT_COLOURS["validation"], "width": 2, "shape": "hvh"}
+    figure.add_trace(
+        go.Scatter(
+            x=middles, y=_percentages(held_out), customdata=names, name="held out", mode="lines", line=line, hovertemplate=hover
+        )
+    )
+    figure.update_xaxes(title=None)
+    figure.update_yaxes(ticksuffix=" %", rangemode="tozero")
+    return figure
+
+
+def baseline_chart(systems: Mapping[str, Entry], metrics: Mapping[str, str], names: Mapping[str, str]) -> go.Figure:
+    """Overall scores of answers that need no model, one group of bars a metric.
+
+    Args:
+        systems: result of `data_statistics.score_baselines`.
+        metrics: metric → label.
+        names: system → name in the legend.
+    """
+    figure = _figure(height=340)
+    for system, scores in systems.items():
+        if scores["overall"] is None:
+            continue
+        values = [scores["overall"][metric] for metric in metrics]
+        figure.add_trace(
+            go.Bar(
+                x=list(range(len(metrics))),
+                y=values,
+                text=[f"{value:.2f}" for value in values],
+                textposition="outside",
+                cliponaxis=False,
+                customdata=list(metrics.values()),
+                name=names[system],
+                marker={"color": BASELINE_COLOURS[system]},
+                hovertemplate="%{customdata}: %{y:.3f}<extra>%{fullData.name}</extra>",
+            )
+        )
+    figure.update_xaxes(title=None, tickvals=list(range(len(metrics))), ticktext=list(metrics.values()), showgrid=False)
+    figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
+def _percentages(counts: Sequence[int]) -> list[float]:
+    return [round(100 * count / max(1, sum(counts)), 2) for count in counts]
 
 
 def _line(entries: Sequence[Entry], key: str, name: str, colour: str, mode: str) -> go.Scatter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -258,14 +258,17 @@ def _absent(report: Mapping[str, Any]) -> list[str]:
     names = report["absent_files"]
     if not names:
         return []
-    return [f"{len(names)} of {len(RAW_FILES)} raw files {'is' if len(names) == 1 else 'are'} absent: what follows is about the rest."]
+    are = "is" if len(names) == 1 else "are"
+    return [f"{len(names)} of {len(RAW_FILES)} raw files {are} absent: what follows is about the rest."]
 
 
 def _quarantined(report: Mapping[str, Any]) -> list[str]:
     reasons = {reason: sum(tasks.values()) for reason, tasks in report["quarantined"].items()}
     if not reasons:
         return []
-    parts = ", ".join(f"{number:,} {reason}" for reason, number in sorted(reasons.items(), key=lambda item: (-item[1], item[0])))
+    parts = ", ".join(
+        f"{number:,} {reason}" for reason, number in sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    )
     return [f"{counted(sum(reasons.values()), 'record is', 'records are')} kept apart and not trained on: {parts}."]
 
 
@@ -332,9 +335,9 @@ def _shares_off(report: Mapping[str, Any]) -> list[str]:
 def _large_groups(report: Mapping[str, Any]) -> list[str]:
     kept = report["records"]["kept"]
     return [
-        f"{entry['records']:,} records ({percent(entry['records'] / kept)}) are one near-duplicate group, that of {entry['cluster']}."
+        f"{entry['records']:,} records ({percent(entry['records'] / kept)}) are one near-duplicate group ({entry['cluster']})."
         for entry in report["clusters"]["largest"]
-        if entry["records"] > LARGE_GROUP * kept
+        if entry["records"] / kept > LARGE_GROUP
     ]
 
 
@@ -344,11 +347,17 @@ def _leakage(report: Mapping[str, Any]) -> list[str]:
         questions = counted(leakage["at_0.8"], "held-out question is", "held-out questions are")
         texts.append(f"{questions} rather like one in training (cosine from 0.8 to 0.9) and still held out.")
     if leakage["shared_answers"]:
-        texts.append(f"{counted(leakage['shared_answers'], 'answer stands', 'answers stand')} in training and in a held-out split.")
+        texts.append(
+            f"{counted(leakage['shared_answers'], 'answer stands', 'answers stand')} in training and in a held-out split."
+        )
     if leakage["shared_subjects"]:
-        texts.append(f"{counted(leakage['shared_subjects'], 'subject is', 'subjects are')} in training and in a held-out split.")
+        texts.append(
+            f"{counted(leakage['shared_subjects'], 'subject is', 'subjects are')} in training and in a held-out split."
+        )
     if leakage["audited"] < leakage["held_out_questions"]:
-        texts.append(f"The leakage audit looked at {leakage['audited']:,} of {leakage['held_out_questions']:,} held-out questions.")
+        texts.append(
+            f"The leakage audit looked at {leakage['audited']:,} of {leakage['held_out_questions']:,} held-out questions."
+        )
     return texts
 
 
@@ -364,7 +373,7 @@ def _strong_baselines(report: Mapping[str, Any]) -> list[str]:
     return texts
 
 
-def examples_by(rows: Sequence[Mapping[str, str]], key: str, most: int) -> dict[str, list[Mapping[str, str]]]:
+def examples_by(rows: Iterable[Mapping[str, str]], key: str, most: int) -> dict[str, list[Mapping[str, str]]]:
     """The first rows of each value of a column, at most so many."""
     found: dict[str, list[Mapping[str, str]]] = defaultdict(list)
     for row in rows:

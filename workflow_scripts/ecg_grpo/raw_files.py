@@ -7,6 +7,7 @@ project: it is fetched to where it is used, or read from a local folder.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +106,22 @@ def git_blob_sha1(file: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def in_reading_order(files: Iterable[Path]) -> list[Path]:
+    """Raw files in the order of `RAW_FILES`, whichever order they are given in.
+
+    Raises:
+        InputError: one has another name, or two have the same.
+    """
+    named: dict[str, Path] = {}
+    for file in files:
+        if file.name not in BY_NAME:
+            raise InputError(file, "not a known file of ECG-Expert-QA", f"Known names: {'; '.join(BY_NAME)}.")
+        if file.name in named:
+            raise InputError(file, f"there is another file of this name ({named[file.name]})", "Give one of the two.")
+        named[file.name] = file
+    return [named[name] for name in BY_NAME if name in named]
 
 
 def find_raw_files(raw_dir: str | Path) -> list[Path]:

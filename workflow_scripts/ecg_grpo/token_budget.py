@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ecg_grpo.files import read_json
 from ecg_grpo.prompts import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _BATCH = 2000
 
@@ -20,9 +25,7 @@ class TokenCounter:
 
     def __init__(self, model: Path) -> None:
         os.environ["TOKENIZERS_PARALLELISM"] = "true"  # this program forks no process, which is what forbids it elsewhere
-        from transformers import AutoTokenizer
-
-        self._tokenizer = AutoTokenizer.from_pretrained(model)
+        self._tokenizer = _load_tokenizer(model)
 
     def count(
         self, size: int, pair: Callable[[int], tuple[list[Message], str]], on_batch: Callable[[int], None]
@@ -49,3 +52,16 @@ class TokenCounter:
     def _lengths(self, texts: Sequence[str]) -> list[int]:
         encoded = self._tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
         return [len(ids) for ids in encoded]
+
+
+def _load_tokenizer(model: Path) -> PreTrainedTokenizerBase:
+    configuration = model / "tokenizer_config.json"
+    kind = read_json(configuration).get("tokenizer_class") if configuration.is_file() else None
+    if kind in ("TokenizersBackend", "PreTrainedTokenizerFast"):
+        # What AutoTokenizer would take, without importing every model that transformers knows (three seconds).
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast.from_pretrained(model)
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model)
