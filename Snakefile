@@ -45,8 +45,9 @@ rule report:
 rule data:
     input:
         f"{RESULTS}/data/data_report.json",
+        f"{RESULTS}/data/data_report.html",
     message:
-        "The prepared data"
+        "The prepared data, and the page about it"
 
 
 rule sft:

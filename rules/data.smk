@@ -1,8 +1,8 @@
-"""Raw JSON becomes training, validation and test records.
+"""Raw JSON becomes training, validation and test records, and a page about them.
 
 Inputs:  the raw files (fetched, or in data.raw_dir), the system prompt, the base model's tokenizer
-Outputs: data/{train,validation,test,quarantine,dropped}.parquet, data/account.json
-Steps:   read, clean, flag contradictions, group and split, audit for leakage, measure
+Outputs: data/{train,validation,test,quarantine,dropped}.parquet, data/account.json, data/data_report.{json,html}
+Steps:   read, clean, flag contradictions, group and split, audit for leakage, measure; count, score without a model, render
 """
 
 
@@ -48,6 +48,53 @@ rule prepare_data:
         " --dropped {output.dropped:q}"
         " --account {output.account:q}"
         " --settings {params.settings:q}"
+        " --threads {threads}"
+        " --log {log:q}"
+        " --provenance {output.provenance:q}"
+
+
+rule make_data_report:
+    input:
+        account=f"{RESULTS}/data/account.json",
+        train=f"{RESULTS}/data/train.parquet",
+        validation=f"{RESULTS}/data/validation.parquet",
+        test=f"{RESULTS}/data/test.parquet",
+        quarantine=f"{RESULTS}/data/quarantine.parquet",
+        dropped=f"{RESULTS}/data/dropped.parquet",
+        template="resources/report/data.html.j2",
+        style="resources/report/style.css",
+    output:
+        report=f"{RESULTS}/data/data_report.json",
+        page=f"{RESULTS}/data/data_report.html",
+        provenance=f"{PROVENANCE}/make_data_report.json",
+    log:
+        f"{LOGS}/make_data_report.log",
+    benchmark:
+        f"{BENCHMARKS}/make_data_report.tsv"
+    conda:
+        "../envs/evaluation.yaml"
+    threads: 1
+    resources:
+        mem_mb=6000,
+        runtime=60,
+    params:
+        run=SETTINGS.run,
+        code=code_fingerprint("workflow_scripts/make_data_report.py"),
+    message:
+        f"Writing {RESULTS}/data/data_report.html"
+    shell:
+        "python workflow_scripts/make_data_report.py"
+        " --run {params.run:q}"
+        " --account {input.account:q}"
+        " --train {input.train:q}"
+        " --validation {input.validation:q}"
+        " --test {input.test:q}"
+        " --quarantine {input.quarantine:q}"
+        " --dropped {input.dropped:q}"
+        " --template {input.template:q}"
+        " --style {input.style:q}"
+        " --report {output.report:q}"
+        " --page {output.page:q}"
         " --threads {threads}"
         " --log {log:q}"
         " --provenance {output.provenance:q}"

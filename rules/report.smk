@@ -8,6 +8,7 @@ Outputs: report/index.html
 rule make_report:
     input:
         template="resources/report/template.html.j2",
+        style="resources/report/style.css",
         comparison=f"{RESULTS}/evaluation/comparison.json",
         data_report=f"{RESULTS}/data/data_report.json",
         answers=expand(f"{RESULTS}/evaluation/{{model}}/answers.parquet", model=MODELS),
@@ -20,6 +21,7 @@ rule make_report:
             for stage in [
                 "fetch_base_model",
                 "prepare_data",
+                "make_data_report",
                 "train_sft",
                 "merge_sft_adapter",
                 "train_grpo",
@@ -53,6 +55,7 @@ rule make_report:
         "python workflow_scripts/make_report.py"
         " --run {params.run:q}"
         " --template {input.template:q}"
+        " --style {input.style:q}"
         " --comparison {input.comparison:q}"
         " --data-report {input.data_report:q}"
         " --answers {input.answers:q}"

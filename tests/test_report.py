@@ -27,7 +27,7 @@ def test_model_text_is_escaped_everywhere(finished_copy: Project) -> None:
     subprocess.run(
         [
             *(sys.executable, "workflow_scripts/make_report.py", "--run", "<script>alert(3)</script>"),
-            *("--template", "resources/report/template.html.j2"),
+            *("--template", "resources/report/template.html.j2", "--style", "resources/report/style.css"),
             *("--comparison", results / "evaluation/comparison.json", "--data-report", results / "data/data_report.json"),
             *("--answers", *(results / f"evaluation/{system}/answers.parquet" for system in systems)),
             *("--scores", *(results / f"evaluation/{system}/scores.parquet" for system in systems)),

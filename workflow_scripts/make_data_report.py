@@ -36,7 +36,6 @@ from ecg_grpo.data_statistics import (
 )
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import new_file, read_json, write_json
-from ecg_grpo.raw_files import BY_NAME
 from ecg_grpo.stage import Stage, StageParser
 
 SPLITS = ("train", "validation", "test")
@@ -81,7 +80,7 @@ def make_data_report(arguments: argparse.Namespace, stage: Stage) -> None:
     stage.say(", ".join(f"{split} {len(columns.task):,}" for split, columns in splits.items()))
     report = account | {
         "tasks": tasks,
-        "raw_files": sorted(account["raw_files"], key=lambda entry: list(BY_NAME).index(entry["name"])),
+        "raw_files": sorted(account["raw_files"], key=lambda entry: [*tasks, entry["task"]].index(entry["task"])),
         "lengths": length_table(splits, tasks),
         "histograms": answer_histograms(splits, tasks),
         "yes_no": yes_no_table(splits, tasks),

@@ -16,6 +16,7 @@ from ecg_grpo.tables import read_rows
 
 parser = StageParser("make_report", __doc__)
 parser.add_input("--template", help="the page's Jinja template")
+parser.add_input("--style", help="the page's style sheet")
 parser.add_input("--comparison", help="comparison.json")
 parser.add_input("--data-report", help="data_report.json")
 parser.add_input("--answers", nargs="+", metavar="PARQUET", help="answers of each model; its folder's name is its name")
@@ -45,6 +46,7 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
     environment = Environment(loader=FileSystemLoader(arguments.template.parent), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template(arguments.template.name).render(
         settings=settings,
+        style=arguments.style.read_text(encoding="utf-8"),
         run=arguments.run,
         comparison=comparison,
         models=models,

@@ -57,7 +57,7 @@ def prepare_data(arguments: argparse.Namespace, stage: Stage) -> None:
     data.assign_splits(settings, TextSimilarity(arguments.ngrams))
     data.audit_leakage()
     stage.say("split and audited")
-    counter = TokenCounter(model_directory(arguments.base_model))
+    counter = TokenCounter(model_directory(arguments.base_model, "*.json", "*.jinja", "tokenizer*"))
     with StageProgress(stage, len(data.records)) as progress:
         data.measure(
             lambda size, pair: counter.count(size, pair, lambda done: progress.step(done, "records measured")),

@@ -122,7 +122,7 @@ def share_chart(shares: Sequence[Entry]) -> go.Figure:
                 customdata=[[task, one["records"]] for task, one in zip(tasks, found, strict=True)],
                 orientation="h",
                 name=split,
-                marker={"color": colour},
+                marker={"color": colour, "line": {"width": 0}},
                 hovertemplate="%{customdata[0]}: %{x:.1f} %, %{customdata[1]:,} records<extra>%{fullData.name}</extra>",
             )
         )
@@ -132,7 +132,15 @@ def share_chart(shares: Sequence[Entry]) -> go.Figure:
         figure.add_vline(x=end, line={"color": "#10151b", "width": 2, "dash": "dot"})
     figure.update_layout(barmode="stack", bargap=0.35, legend={"traceorder": "normal"})
     figure.update_xaxes(title=None, ticksuffix=" %", range=[0, 100])
-    figure.update_yaxes(autorange="reversed", tickvals=list(range(len(tasks))), ticktext=tasks, ticksuffix=" ", showgrid=False)
+    figure.update_yaxes(
+        autorange="reversed",
+        tickvals=list(range(len(tasks))),
+        ticks="outside",
+        ticktext=tasks,
+        ticklen=5,
+        tickcolor="rgba(0,0,0,0)",
+        showgrid=False,
+    )
     return figure
 
 
@@ -150,7 +158,7 @@ def answer_length_chart(entry: Entry) -> go.Figure:
     names = [f"{entry['start'] + width * place} to {entry['start'] + width * (place + 1) - 1}" for place in range(len(train))]
     names[-1] = f"{entry['start'] + width * (len(train) - 1)} and more"
     hover = "%{customdata} tokens: %{y:.1f} %<extra>%{fullData.name}</extra>"
-    bars = {"width": width * 0.92, "marker": {"color": SPLIT_COLOURS["train"], "opacity": 0.75}}
+    bars = {"width": width * 0.92, "marker": {"color": SPLIT_COLOURS["train"], "opacity": 0.75, "line": {"width": 0}}}
     figure.add_trace(go.Bar(x=middles, y=_percentages(train), customdata=names, name="training", hovertemplate=hover, **bars))
     line = {"color": SPLIT_COLOURS["validation"], "width": 2, "shape": "hvh"}
     figure.add_trace(
@@ -175,21 +183,18 @@ def baseline_chart(systems: Mapping[str, Entry], metrics: Mapping[str, str], nam
     for system, scores in systems.items():
         if scores["overall"] is None:
             continue
-        values = [scores["overall"][metric] for metric in metrics]
         figure.add_trace(
             go.Bar(
                 x=list(range(len(metrics))),
-                y=values,
-                text=[f"{value:.2f}" for value in values],
-                textposition="outside",
-                cliponaxis=False,
+                y=[scores["overall"][metric] for metric in metrics],
                 customdata=list(metrics.values()),
                 name=names[system],
-                marker={"color": BASELINE_COLOURS[system]},
+                marker={"color": BASELINE_COLOURS[system], "line": {"width": 0}},
                 hovertemplate="%{customdata}: %{y:.3f}<extra>%{fullData.name}</extra>",
             )
         )
-    figure.update_xaxes(title=None, tickvals=list(range(len(metrics))), ticktext=list(metrics.values()), showgrid=False)
+    labels = [label.replace(" (", "<br>(") for label in metrics.values()]  # a phone is too narrow for them on one line
+    figure.update_xaxes(title=None, tickvals=list(range(len(metrics))), ticktext=labels, tickangle=0, showgrid=False)
     figure.update_yaxes(rangemode="tozero")
     return figure
 

@@ -36,12 +36,12 @@ RULES = {
     "absent": f"Any of the {len(RAW_FILES)} raw files is absent.",
     "quarantined": "Any record is kept apart.",
     "contradiction": "Any question is answered both with yes and with no.",
-    "one-sided": f"More than {ONE_SIDED:.0%} of a task's answers that begin with yes or no begin with the same of the two "
+    "one-sided": f"More than {100 * ONE_SIDED:g} % of a task's answers that begin with yes or no begin with the same one "
     f"(tasks with at least {FEWEST_YES_NO} such answers).",
     "missing task": "A task has no record in a split.",
     "small test": f"A task has fewer than {SMALL_TEST} records in the test split, but has some.",
-    "share": f"A task's share in a split is more than {SHARE_OFF:g} percentage points from the one asked for.",
-    "large group": f"A near-duplicate group holds more than {LARGE_GROUP:.0%} of all records that were kept.",
+    "share": f"A task's share in a split is more than {SHARE_OFF:g} percentage points from the one asked for, but not zero.",
+    "large group": f"A near-duplicate group holds more than {100 * LARGE_GROUP:g} % of all records that were kept.",
     "leakage": "A held-out question has a cosine of 0.8 or more with a training question, or training and a held-out split "
     "share an answer or a subject, or the audit took a sample of the held-out questions.",
     "strong baseline": f"An answer without a model scores more than {STRONG_BASELINE:g} ROUGE-L, overall or on a task.",
@@ -251,7 +251,8 @@ def _not_published(report: Mapping[str, Any]) -> list[str]:
     names = [entry["task"] for entry in report["raw_files"] if not entry["as_published"]]
     if not names:
         return []
-    return [f"{counted(len(names), 'raw file is', 'raw files are')} not the published one: {', '.join(names)}."]
+    files = counted(len(names), "raw file is not the published one", "raw files are not the published ones")
+    return [f"{files}: {', '.join(names)}."]
 
 
 def _absent(report: Mapping[str, Any]) -> list[str]:
@@ -259,7 +260,7 @@ def _absent(report: Mapping[str, Any]) -> list[str]:
     if not names:
         return []
     are = "is" if len(names) == 1 else "are"
-    return [f"{len(names)} of {len(RAW_FILES)} raw files {are} absent: what follows is about the rest."]
+    return [f"{len(names)} of {len(RAW_FILES)} raw files {are} absent: all numbers are about the rest."]
 
 
 def _quarantined(report: Mapping[str, Any]) -> list[str]:
@@ -283,16 +284,17 @@ def _contradictions(report: Mapping[str, Any]) -> list[str]:
 
 def _one_sided(report: Mapping[str, Any]) -> list[str]:
     texts = []
-    for entry in report["yes_no"]:
-        number = entry["yes"] + entry["no"]
-        if entry["split"] != "all" or number < FEWEST_YES_NO:
-            continue
-        for side in ("yes", "no"):
-            if entry[side] / number > ONE_SIDED:
-                texts.append(
-                    f"{entry['task']}: of {number:,} answers that begin with yes or no, {percent(entry[side] / number)} say "
-                    f"{side}. A model that always says {side} is right that often."
-                )
+    for side in ("yes", "no"):
+        tasks = []
+        for entry in report["yes_no"]:
+            number = entry["yes"] + entry["no"]
+            if entry["split"] == "all" and number >= FEWEST_YES_NO and entry[side] / number > ONE_SIDED:
+                tasks.append(f"{percent(entry[side] / number)} of {number:,} in {entry['task']}")
+        if tasks:
+            texts.append(
+                f"Of the answers that begin with yes or no, most say {side}: {', '.join(tasks)}. "
+                f"A model that always says {side} is right that often."
+            )
     return texts
 
 
@@ -324,7 +326,7 @@ def _shares_off(report: Mapping[str, Any]) -> list[str]:
         off = [
             f"{percent(share['share'])} of {entry['task']}"
             for entry in report["shares"]
-            if (share := entry["splits"][split])["difference"] is not None and abs(share["difference"]) > SHARE_OFF
+            if (share := entry["splits"][split])["records"] and abs(share["difference"]) > SHARE_OFF
         ]
         if off:
             asked = percent(report["shares"][0]["splits"][split]["asked"])

@@ -309,7 +309,10 @@ def _summary(item: Row) -> str:
     return f"Patient's ECG summary: {summary}" if summary.strip() else ""
 
 
-_ANSWERING = {"doctor", "dr", "physician", "cardiologist", "clinician", "practitioner", "assistant", "ai", "model", "bot"}
+_ANSWERING = {
+    *("doctor", "dr", "physician", "cardiologist", "clinician", "practitioner", "specialist", "consultant", "expert"),
+    *("assistant", "ai", "model", "bot", "chatbot"),
+}
 _ASKING = {"patient", "user", "human"}
 
 

@@ -42,13 +42,6 @@ class TextSimilarity:
 
     def __init__(self, file: Path) -> None:
         self._weights = _read_weights(file)
-        # Each gram has for each hash an exponential variable whose rate is its squared weight.
-        generator = np.random.RandomState(0)  # the one whose numbers numpy promises never to change
-        self._variables = np.empty((_FEATURES, _HASHES), dtype=np.float32)
-        for start in range(0, _FEATURES, 2**14):
-            rows = slice(start, start + 2**14)
-            exponential = generator.standard_exponential((2**14, _HASHES))
-            self._variables[rows] = exponential / self._weights[rows, None].astype(np.float64) ** 2
 
     def weight(self, gram: str) -> float:
         """How much a 4-gram counts, at least 1."""
@@ -89,16 +82,36 @@ class TextSimilarity:
         return found[np.lexsort((found[:, 0], found[:, 1]))]
 
     def _signatures(self, grams: csr_matrix) -> np.ndarray:
-        """Weighted MinHash, shape (texts, `_HASHES`), float32: the smallest variable of a text's grams, for each hash.
+        """Weighted MinHash, shape (texts, `_HASHES`), float32.
 
-        Two texts share it with the probability of their weighted Jaccard similarity.
+        Every gram has for every hash an exponential variable whose rate is its squared weight; the smallest one of a text's
+        grams is the text's. Two texts share it with the probability of their weighted Jaccard similarity.
         """
+        occurs = np.zeros(_FEATURES, dtype=bool)
+        occurs[grams.indices] = True
+        used, place = np.flatnonzero(occurs), np.cumsum(occurs) - 1
+        variables = np.empty((len(used), _HASHES), dtype=np.float32)
+        for start in range(0, len(used), _BLOCK):
+            rows = used[start : start + _BLOCK].astype(np.uint64)
+            uniform = _uniform(rows[:, None] * np.uint64(_HASHES) + np.arange(_HASHES, dtype=np.uint64))
+            variables[start : start + _BLOCK] = -np.log(uniform) / self._weights[rows, None].astype(np.float64) ** 2
         signatures = np.empty((grams.shape[0], _HASHES), dtype=np.float32)
         for start in range(0, grams.shape[0], _BLOCK):
-            block = grams[start : start + _BLOCK]
-            variables = self._variables[block.indices]
-            signatures[start : start + _BLOCK] = np.minimum.reduceat(variables, block.indptr[:-1], axis=0)
+            begin, *ends = grams.indptr[start : start + _BLOCK + 1]
+            of_block = variables[place[grams.indices[begin : ends[-1]]]]
+            firsts = np.array([begin, *ends[:-1]]) - begin
+            signatures[start : start + _BLOCK] = np.minimum.reduceat(of_block, firsts, axis=0)
         return signatures
+
+
+def _uniform(numbers: np.ndarray) -> np.ndarray:
+    """A pseudo-random number in (0, 1) for each of some uint64 numbers, always the same (SplitMix64, Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        mixed = (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    return ((mixed >> np.uint64(11)) + 0.5) / 2**53
 
 
 def _read_weights(file: Path) -> np.ndarray:
