@@ -20,6 +20,7 @@ rule make_report:
             f"{PROVENANCE}/{stage}.json"
             for stage in [
                 "fetch_base_model",
+                *([] if SETTINGS.data.raw_dir else ["fetch_raw_data"]),
                 "prepare_data",
                 "make_data_report",
                 "train_sft",

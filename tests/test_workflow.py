@@ -17,7 +17,7 @@ pytestmark = pytest.mark.pipeline
 
 AFTER_GRPO = {"merge_grpo_checkpoint", "generate_answers", "score_answers", "compare_models", "make_report"}
 AFTER_SFT = AFTER_GRPO | {"merge_sft_adapter", "train_grpo"}
-AFTER_DATA = AFTER_SFT | {"train_sft", "generate_baselines"}
+AFTER_DATA = AFTER_SFT | {"train_sft", "generate_baselines", "make_data_report"}
 
 
 def test_a_finished_run_has_nothing_to_do(finished: Project) -> None:
@@ -57,10 +57,13 @@ def test_a_changed_setting_reruns_its_stage_and_what_follows(
             "metrics",
             '_ROUGE.score(reference, prediction)["rougeL"].fmeasure',
             "0.0",
-            {"score_answers", "compare_models", "make_report"},
+            {"score_answers", "compare_models", "make_report", "make_data_report"},
         ),
         ("splitting", "2**64", "2**63", {"prepare_data"} | AFTER_DATA),
-        ("charts", '"nearest": "#6b7785"', '"nearest": "#000000"', {"make_report"}),
+        ("charts", '"nearest": "#6b7785"', '"nearest": "#000000"', {"make_data_report", "make_report"}),
+        ("readers", '"Medical advice: ', '"Advice: ', {"prepare_data"} | AFTER_DATA),
+        ("raw_files", '"Prognosis"', '"Outlook"', {"prepare_data"} | AFTER_DATA),
+        ("download", "LONGEST_DELAY = 30.0", "LONGEST_DELAY = 31.0", set()),  # nothing is fetched
     ],
 )
 def test_changed_code_reruns_the_stages_that_use_it(
@@ -100,7 +103,7 @@ def test_named_targets_stop_where_they_say(project: Project) -> None:
     through_sft = first | {"train_sft"}
     through_grpo = through_sft | {"merge_sft_adapter", "train_grpo", "merge_grpo_checkpoint"}
     expected = {
-        "data": first,
+        "data": first | {"make_data_report"},
         "sft": through_sft,
         "merged": through_sft | {"merge_sft_adapter"},
         "grpo": through_grpo,
@@ -108,6 +111,15 @@ def test_named_targets_stop_where_they_say(project: Project) -> None:
     }
     for target, rules in expected.items():
         assert project.jobs(target) - {target} == rules, target
+
+
+def test_raw_files_are_fetched_only_where_no_folder_is_named(project: Project) -> None:
+    assert "fetch_raw_data" not in project.jobs("data")
+    project.configure(data={"raw_dir": None}, raw_data={"files": ["EBK", "PRTK"]})
+    assert project.jobs("data") - {"data"} == {"fetch_base_model", "fetch_raw_data", "prepare_data", "make_data_report"}
+    plan = project.snakemake("data", "-n", "-p").stdout
+    assert "'results/demo/raw/ECG Knowledge (Basic Q&A).json'" in plan
+    assert "Cardiology Knowledge" not in plan
 
 
 def test_the_production_configuration_plans_without_gpu_and_hub(project: Project) -> None:

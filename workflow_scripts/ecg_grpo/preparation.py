@@ -229,6 +229,17 @@ class Preparation:
                 setattr(self, name, [values[index] for index in kept])
 
 
+def record_columns(record: Record) -> dict[str, Any]:
+    """The columns with which every table about records begins."""
+    names = ("id", "task", "source_file", "source_row", "turn", "subject", "context", "question", "answer")
+    history = [
+        {"role": role, "content": text}
+        for turn in record.history
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+    return {name: getattr(record, name) for name in names} | {"history": history}
+
+
 def by_task(records: Iterable[Record]) -> dict[str, int]:
     """How many records of each task."""
     return dict(Counter(record.task for record in records))

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import new_file
-from ecg_grpo.records import Record
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
@@ -74,17 +73,6 @@ ANSWERS = pa.schema(
 )
 """What a system answered: `completion` is its text, `prediction` the answer part of it, `finish_reason` `stop` or
 `length` (cut off). Times are not here but in the stage's provenance, so that equal answers are equal files."""
-
-
-def record_columns(record: Record) -> dict[str, Any]:
-    """The columns with which every table about records begins."""
-    names = ("id", "task", "source_file", "source_row", "turn", "subject", "context", "question", "answer")
-    history = [
-        {"role": role, "content": text}
-        for turn in record.history
-        for role, text in zip(("user", "assistant"), turn, strict=True)
-    ]
-    return {name: getattr(record, name) for name in names} | {"history": history}
 
 
 _ROW_GROUP = 20_000
