@@ -4,8 +4,9 @@
     python benchmarks/prepare_data.py --knowledge-only --json knowledge.json
 
 For every size, raw files are made in a temporary folder (TMPDIR; a million records need about 3 GB), which is not timed, and
-the program runs on them as the workflow runs it. What it prints is stamped with the time, so the table also says which part
-took how long and how much memory had been needed by then.
+the program runs on them as the workflow runs it. What it prints is stamped with the time, so below each row stands which part
+took how long and how much memory had been needed by its end. `alone` is the share of records that are a group of their own,
+`largest` the share of the largest group: records that all hang together would be no realistic measure.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ def run(raw: Path, out: Path, model: Path, settings: dict[str, Any], threads: in
     """Runs the program on a folder's raw files.
 
     Returns:
-        `seconds`, `peak_gib`, `phases` (of each its `seconds` and the `peak_gib` until its end) and `records` (how many were
-        read, kept, quarantined and dropped).
+        `seconds`, `peak_gib`, `phases` (of each its `seconds` and the `peak_gib` until its end), `records` (how many were
+        read, kept, quarantined and dropped), and of the records that were kept `alone`, the share that is a group of its own,
+        and `largest_group`, the share of the largest one.
 
     Raises:
         RunFailed: it ended with an error.
@@ -76,11 +78,15 @@ def run(raw: Path, out: Path, model: Path, settings: dict[str, Any], threads: in
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RunFailed(f"{PROGRAM} ended with {process.returncode}:\n{''.join(printed[-15:])}")
+    account = json.loads((out / "account.json").read_text(encoding="utf-8"))
+    kept = account["records"]["kept"]
     return {
         "seconds": seconds,
         "peak_gib": usage.ru_maxrss / 2**20,
         "phases": phases,
-        "records": json.loads((out / "account.json").read_text(encoding="utf-8"))["records"],
+        "records": account["records"],
+        "alone": account["clusters"]["by_size"]["1"] / kept,
+        "largest_group": account["clusters"]["largest"][0]["records"] / kept,
     }
 
 
@@ -93,16 +99,28 @@ def _peak_so_far(process: int) -> float:
     return next((int(line.split()[1]) / 2**20 for line in status.splitlines() if line.startswith("VmHWM:")), 0.0)
 
 
-def report(size: int, figures: dict[str, Any]) -> str:
-    """The lines of one size in the table."""
+def row(size: int, figures: dict[str, Any]) -> str:
+    """The table's row of one size, and a line with what stands behind it."""
     records = figures["records"]
-    parts = [f"{name} {part['seconds']:.1f} s ({part['peak_gib']:.2f})" for name, part in figures["phases"].items()]
-    counts = "".join(f"{records[name]:12,}" for name in ("kept", "quarantined", "dropped"))
+    parts = "; ".join(f"{name} {part['seconds']:.1f} s, {part['peak_gib']:.2f} GiB" for name, part in figures["phases"].items())
+    counts = "".join(f"{records[name]:13,}" for name in ("kept", "quarantined", "dropped"))
     per_thousand = 1000 * figures["seconds"] / size
     return (
-        f"{size:10,}{figures['seconds']:10.1f}{per_thousand:14.3f}{figures['peak_gib']:10.2f}{counts}\n"
-        f"{'':10}{', '.join(parts)}"
+        f"{size:10,}{figures['seconds']:10.1f}{per_thousand:14.3f}{figures['peak_gib']:10.2f}{counts}"
+        f"{figures['alone']:8.1%}{figures['largest_group']:8.1%}\n{'':10}  {parts}"
     )
+
+
+def growth(found: dict[int, dict[str, Any]]) -> dict[str, dict[int, float]]:
+    """Time per record of every size, of the whole and of each part, divided by that of the first size."""
+    seconds = {size: {"all": figures["seconds"]} for size, figures in found.items()}
+    for size, figures in found.items():
+        seconds[size] |= {name: part["seconds"] for name, part in figures["phases"].items()}
+    first = next(iter(seconds))
+    return {
+        name: {size: (parts[name] / size) / (seconds[first][name] / first) for size, parts in seconds.items()}
+        for name in seconds[first]
+    }
 
 
 def main() -> None:
@@ -120,8 +138,8 @@ def main() -> None:
         parser.exit(1, f"{arguments.model} is missing: snakemake --cores all results/demo/base_model/manifest.json makes it\n")
     settings = SETTINGS | json.loads(arguments.settings)
 
-    print(f"{'records':>10}{'seconds':>10}{'s per 1,000':>14}{'peak GiB':>10}{'kept':>12}{'quarantined':>12}{'dropped':>12}")
-    print(f"{'':10}parts: seconds (peak GiB until then)", flush=True)
+    heads = {"records": 10, "seconds": 10, "s per 1,000": 14, "peak GiB": 10, "kept": 13, "quarantined": 13, "dropped": 13}
+    print("".join(f"{head:>{width}}" for head, width in (heads | {"alone": 8, "largest": 8}).items()), flush=True)
     found: dict[int, dict[str, Any]] = {}
     for size in arguments.sizes:
         with tempfile.TemporaryDirectory(prefix="prepare_data_") as folder:
@@ -131,11 +149,11 @@ def main() -> None:
                 found[size] = run(raw, out, arguments.model, settings, arguments.threads)
             except RunFailed as failure:
                 parser.exit(1, f"{failure}\n")
-        print(report(size, found[size]), flush=True)
-    per_record = {size: figures["seconds"] / size for size, figures in found.items()}
-    first = next(iter(per_record.values()))
-    ratios = {size: seconds / first for size, seconds in per_record.items()}
-    print("time per record against the first size: " + ", ".join(f"{size:,}: {r:.2f}" for size, r in ratios.items()))
+        print(row(size, found[size]), flush=True)
+    ratios = growth(found)
+    print("\ntime per record against the first size, start-up included:")
+    for name, by_size in ratios.items():
+        print(f"  {name:16}" + "".join(f"{ratio:8.2f} ({size:,})" for size, ratio in by_size.items()))
     if arguments.json:
         figures = {
             "machine": platform.platform(),
@@ -145,7 +163,8 @@ def main() -> None:
             "knowledge_only": arguments.knowledge_only,
             "seed": arguments.seed,
             "settings": settings,
-            "sizes": [{"size": size, "time_per_record_ratio": ratios[size]} | found[size] for size in found],
+            "sizes": [{"size": size} | found[size] for size in found],
+            "time_per_record_against_first": ratios,
         }
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 

@@ -347,7 +347,7 @@ def _leakage(report: Mapping[str, Any]) -> list[str]:
     leakage, texts = report["leakage"], []
     if leakage["at_0.8"]:
         questions = counted(leakage["at_0.8"], "held-out question is", "held-out questions are")
-        texts.append(f"{questions} rather like one in training (cosine from 0.8 to 0.9) and still held out.")
+        texts.append(f"{questions} rather like one in training (cosine from 0.8 to 0.9) and stay in validation or test.")
     if leakage["shared_answers"]:
         texts.append(
             f"{counted(leakage['shared_answers'], 'answer stands', 'answers stand')} in training and in a held-out split."

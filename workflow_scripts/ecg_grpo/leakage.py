@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+_BLOCK = 2000
+"""Training questions compared at a time; bounds the memory."""
+
 
 def nearest_training_questions(train: Sequence[str], held_out: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """For each held-out question the training question most like it.
@@ -24,10 +27,12 @@ def nearest_training_questions(train: Sequence[str], held_out: Sequence[str]) ->
         matrix = vectors.fit_transform([*held_out, *train])
     except ValueError:  # no question has a character n-gram
         return np.zeros(len(held_out), dtype=np.int64), np.zeros(len(held_out))
-    asked, known = matrix[: len(held_out)], matrix[len(held_out) :].T.tocsr()
-    nearest, cosines = [], []
-    for start in range(0, len(held_out), 512):
-        block = asked[start : start + 512] @ known
-        nearest.append(np.asarray(block.argmax(axis=1)).ravel())
-        cosines.append(block.max(axis=1).toarray().ravel())
-    return np.concatenate(nearest), np.minimum(1.0, np.concatenate(cosines).astype(np.float64))
+    asked, known = matrix[: len(held_out)].T.tocsr(), matrix[len(held_out) :]
+    nearest, cosines = np.zeros(len(held_out), dtype=np.int64), np.zeros(len(held_out), dtype=np.float32)
+    for start in range(0, len(train), _BLOCK):
+        block = (known[start : start + _BLOCK] @ asked).tocsc()
+        highest = block.max(axis=0).toarray().ravel()
+        nearer = highest > cosines
+        nearest[nearer] = np.asarray(block.argmax(axis=0)).ravel()[nearer] + start
+        cosines = np.maximum(cosines, highest)
+    return nearest, np.minimum(1.0, cosines.astype(np.float64))

@@ -25,7 +25,7 @@ from ecg_grpo.splitting import SPLITS, split_records
 EXAMPLES = 5
 """Examples of each repair, contradiction and near pair that the account keeps."""
 
-MOST_AUDITED = 5000
+MOST_AUDITED = 2500
 """Held-out questions that the leakage audit compares with all of training; of more, so many evenly spread ones."""
 
 LEAKS = 0.9
