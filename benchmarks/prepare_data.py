@@ -3,7 +3,7 @@
     python benchmarks/prepare_data.py --sizes 10000 100000 1000000
     python benchmarks/prepare_data.py --knowledge-only --json knowledge.json
 
-For every size, raw files are made in a temporary folder (TMPDIR; a million records need about 3 GB), which is not timed, and
+For every size, raw files are made in a temporary folder (TMPDIR; a million records need about 1 GB), which is not timed, and
 the program runs on them as the workflow runs it. What it prints is stamped with the time, so below each row stands which part
 took how long and how much memory had been needed by its end. `alone` is the share of records that are a group of their own,
 `largest` the share of the largest group: records that all hang together would be no realistic measure.
@@ -129,14 +129,18 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="numbers of records")
     parser.add_argument("--knowledge-only", action="store_true", help="only the five files of single questions")
     parser.add_argument("--model", type=Path, default=ROOT / "results/demo/base_model/manifest.json", help="whose tokenizer")
-    parser.add_argument("--settings", default="{}", metavar="JSON", help=f"settings of section `data` beside {SETTINGS}")
+    parser.add_argument(
+        "--settings", type=json.loads, default="{}", metavar="JSON", help=f"settings of section `data` beside {SETTINGS}"
+    )
     parser.add_argument("--threads", type=int, default=2, help="processor threads (default: 2)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the records (default: 0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures go as JSON")
     arguments = parser.parse_args()
+    if min(arguments.sizes) < 1:
+        parser.error("--sizes must be at least 1")
     if not arguments.model.is_file():
         parser.exit(1, f"{arguments.model} is missing: snakemake --cores all results/demo/base_model/manifest.json makes it\n")
-    settings = SETTINGS | json.loads(arguments.settings)
+    settings = SETTINGS | arguments.settings
 
     heads = {"records": 10, "seconds": 10, "s per 1,000": 14, "peak GiB": 10, "kept": 13, "quarantined": 13, "dropped": 13}
     print("".join(f"{head:>{width}}" for head, width in (heads | {"alone": 8, "largest": 8}).items()), flush=True)

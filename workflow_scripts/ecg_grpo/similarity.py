@@ -25,7 +25,6 @@ _FEATURES = 2**18
 _BAND, _BANDS = 3, 40
 _HASHES = _BAND * _BANDS
 _COMPARED = 4
-_BLOCK = 2000
 
 
 class TextSimilarity:
@@ -64,25 +63,29 @@ class TextSimilarity:
         first: dict[str, int] = {}
         same = [(first.setdefault(text.casefold(), index), index) for index, text in enumerate(texts)]
         pairs = [np.array([(one, other) for one, other in same if one != other], dtype=np.int64).reshape(-1, 2)]
-        distinct = np.array(list(first.values()), dtype=np.int64)
-        grams = _hashing().transform(first or [""])
+        grams = _grams_of(list(first))
         has_grams = np.flatnonzero(np.diff(grams.indptr))
-        grams, distinct = grams[has_grams], distinct[has_grams]
+        distinct = np.array(list(first.values()), dtype=np.int64)[has_grams]
         if len(distinct) > 1:
-            candidates = _candidates(self._signatures(grams), threshold)
-            grams = csr_matrix((self._weights[grams.indices], grams.indices, grams.indptr), shape=grams.shape)
-            norms = np.sqrt(np.asarray(grams.multiply(grams).sum(axis=1)).ravel())
+            candidates = has_grams[_candidates(self._signatures(grams, has_grams), threshold)]
             for start in range(0, len(candidates), 20_000):
-                one, other = candidates[start : start + 20_000].T
-                products = np.asarray(grams[one].multiply(grams[other]).sum(axis=1)).ravel()
-                # float32 sums of equal sets differ in the last digits
-                close = products >= (threshold - 1e-6) * norms[one] * norms[other]
-                pairs.append(distinct[np.stack([one[close], other[close]], axis=1)])
+                block = candidates[start : start + 20_000]
+                close = self._cosines(grams, block) >= threshold - 1e-6  # float32 sums of equal sets differ in the last digits
+                pairs.append(distinct[np.searchsorted(has_grams, block[close])])
         found = np.concatenate(pairs)
         return found[np.lexsort((found[:, 0], found[:, 1]))]
 
-    def _signatures(self, grams: csr_matrix) -> np.ndarray:
-        """Weighted MinHash, shape (texts, `_HASHES`), float32.
+    def _cosines(self, grams: csr_matrix, pairs: np.ndarray) -> np.ndarray:
+        texts, places = np.unique(pairs, return_inverse=True)
+        weighted = grams[texts].astype(np.float32)
+        weighted.data = self._weights[weighted.indices]
+        norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
+        one, other = places.reshape(pairs.shape).T
+        products = np.asarray(weighted[one].multiply(weighted[other]).sum(axis=1)).ravel()
+        return products / (norms[one] * norms[other])
+
+    def _signatures(self, grams: csr_matrix, rows: np.ndarray) -> np.ndarray:
+        """Weighted MinHash of some rows, shape (rows, `_HASHES`), float32.
 
         Every gram has for every hash an exponential variable whose rate is its squared weight; the smallest one of a text's
         grams is the text's. Two texts share it with the probability of their weighted Jaccard similarity.
@@ -91,17 +94,27 @@ class TextSimilarity:
         occurs[grams.indices] = True
         used, place = np.flatnonzero(occurs), np.cumsum(occurs) - 1
         variables = np.empty((len(used), _HASHES), dtype=np.float32)
-        for start in range(0, len(used), _BLOCK):
-            rows = used[start : start + _BLOCK].astype(np.uint64)
-            uniform = _uniform(rows[:, None] * np.uint64(_HASHES) + np.arange(_HASHES, dtype=np.uint64))
-            variables[start : start + _BLOCK] = -np.log(uniform) / self._weights[rows, None].astype(np.float64) ** 2
-        signatures = np.empty((grams.shape[0], _HASHES), dtype=np.float32)
-        for start in range(0, grams.shape[0], _BLOCK):
-            begin, *ends = grams.indptr[start : start + _BLOCK + 1]
-            of_block = variables[place[grams.indices[begin : ends[-1]]]]
-            firsts = np.array([begin, *ends[:-1]]) - begin
-            signatures[start : start + _BLOCK] = np.minimum.reduceat(of_block, firsts, axis=0)
+        for start in range(0, len(used), 2000):
+            features = used[start : start + 2000].astype(np.uint64)
+            uniform = _uniform(features[:, None] * np.uint64(_HASHES) + np.arange(_HASHES, dtype=np.uint64))
+            variables[start : start + 2000] = -np.log(uniform) / self._weights[features, None].astype(np.float64) ** 2
+        signatures = np.empty((len(rows), _HASHES), dtype=np.float32)
+        begins, ends = grams.indptr[:-1][rows], grams.indptr[1:][rows]
+        for start in range(0, len(rows), 50):  # few at a time: what is gathered then stays in the processor's cache
+            block = slice(start, start + 50)
+            of_block = variables[place[grams.indices[begins[start] : ends[block][-1]]]]
+            signatures[block] = np.minimum.reduceat(of_block, begins[block] - begins[start], axis=0)
         return signatures
+
+
+def _grams_of(texts: Sequence[str]) -> csr_matrix:
+    """Which hashed 4-grams each text has, shape (texts, `_FEATURES`); the values are single bytes to save memory."""
+    hashing = _hashing()
+    blocks = [hashing.transform(texts[start : start + 20_000]) for start in range(0, len(texts), 20_000)]
+    lengths = [np.diff(block.indptr) for block in blocks]
+    indices = np.concatenate([np.empty(0, dtype=np.int32), *(block.indices for block in blocks)])
+    bounds = np.concatenate([np.zeros(1, dtype=np.int64), *lengths]).cumsum()
+    return csr_matrix((np.ones(len(indices), dtype=np.int8), indices, bounds), shape=(len(texts), _FEATURES))
 
 
 def _uniform(numbers: np.ndarray) -> np.ndarray:
@@ -150,27 +163,23 @@ def _hashing(analyzer: object = "char_wb") -> HashingVectorizer:
 
 
 def _candidates(signatures: np.ndarray, threshold: float) -> np.ndarray:
-    """Pairs that share a band and about enough of their signatures, shape (pairs, 2)."""
+    """Pairs that share a band and about enough of their signatures, shape (pairs, 2), each once."""
     # Of two texts with cosine c the weighted Jaccard similarity is at least c² (when one holds the other); four standard
     # deviations of its estimate are left as room.
     agreement = threshold**2 - 4 * math.sqrt(0.25 / _HASHES)
-    codes = np.empty(0, dtype=np.int64)
-    for pairs in _pairs_in_bands(signatures):
-        fresh = np.setdiff1d(pairs[:, 0] * len(signatures) + pairs[:, 1], codes)
-        one, other = np.divmod(fresh, len(signatures))
-        near = np.concatenate(
-            [np.empty(0, dtype=bool)]
-            + [
-                (signatures[one[at : at + 50_000]] == signatures[other[at : at + 50_000]]).mean(axis=1) >= agreement
-                for at in range(0, len(fresh), 50_000)
-            ]
-        )
-        codes = np.union1d(codes, fresh[near])
-    return np.stack(np.divmod(codes, len(signatures)), axis=1)
+    codes = [np.empty(0, dtype=np.int64)]
+    for one, other in _pairs_in_bands(signatures):
+        for start in range(0, len(one), 10_000):
+            block = slice(start, start + 10_000)
+            near = (signatures[one[block]] == signatures[other[block]]).mean(axis=1) >= agreement
+            codes.append(one[block][near] * len(signatures) + other[block][near])
+    found = np.sort(np.concatenate(codes))
+    found = found[np.concatenate([np.ones(1, dtype=bool), found[1:] != found[:-1]])] if len(found) else found
+    return np.stack(np.divmod(found, len(signatures)), axis=1)
 
 
-def _pairs_in_bands(signatures: np.ndarray) -> Iterator[np.ndarray]:
-    """For every band the pairs of texts that agree in it: each with the band's first and with its latest earlier texts."""
+def _pairs_in_bands(signatures: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For every band the texts that agree in it: each with the band's first and with its latest earlier texts."""
     bits = signatures.view(np.uint32)
     for band in range(_BANDS):
         columns = bits[:, band * _BAND : (band + 1) * _BAND].astype(np.uint64)
@@ -182,9 +191,8 @@ def _pairs_in_bands(signatures: np.ndarray) -> Iterator[np.ndarray]:
         begins = np.concatenate([[True], ordered[1:] != ordered[:-1]])
         place = np.arange(len(order))
         begin = np.maximum.accumulate(np.where(begins, place, 0))
-        found = []
         for distance in range(_COMPARED):
-            late = np.flatnonzero(place - begin > distance)
-            found.append(np.stack([order[begin[late] + distance], order[late]], axis=1))
-            found.append(np.stack([order[late - distance - 1], order[late]], axis=1))
-        yield np.concatenate(found)
+            later = np.flatnonzero(place - begin > distance)
+            yield order[begin[later] + distance], order[later]
+            later = np.flatnonzero(place - begin > distance + _COMPARED)  # nearer ones are among the first
+            yield order[later - distance - 1], order[later]
