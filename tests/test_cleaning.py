@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import time
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +29,10 @@ def record(**changes: object) -> Record:
     ("raw", "cleaned", "kinds"),
     [
         ("QRS < 120 ms and PR > 200 ms", "QRS < 120 ms and PR > 200 ms", []),
-        ("QRS <b than> usual", "QRS  usual".replace("  ", " "), ["html", "spaces"]),
+        ("III<I but II>III, a<b and c>d", "III<I but II>III, a<b and c>d", []),
+        ('<span class="x">QRS</span> <a href=x>wide</a>', "QRS wide", ["html"]),
+        ("a&#x2265;b", "a≥b", ["html"]),
+        ("㎜Hg【1】", "mmHg[1]", ["full-width punctuation"]),
         ("<b>QRS</b>&nbsp;≥ 120 ms", "QRS ≥ 120 ms", ["html", "spaces"]),
         ("CHA<sub>2</sub>DS<sub>2</sub>-VASc", "CHA2DS2-VASc", ["html"]),
         ("one<br/>two<p>three</p>", "one\ntwo\nthree", ["html", "spaces"]),
@@ -51,7 +58,7 @@ def test_cleaning_twice_is_cleaning_once(text: str) -> None:
     try:
         once, _ = clean_text(text)
     except Exception as error:
-        assert type(error).__name__ == "_Broken"
+        assert type(error).__name__ == "BrokenText"
         return
     assert once == once.strip()
     assert "  " not in once
@@ -69,7 +76,11 @@ def test_plain_text_is_left_alone(text: str) -> None:
 def test_mojibake_is_repaired_exactly_or_not_at_all(text: str) -> None:
     broken = text.encode("utf-8").decode("gb18030", errors="replace")
     repaired = repair_mojibake(broken)
-    assert repaired in (text, None) or broken == repaired
+    if "\ufffd" in broken:  # a byte is lost
+        assert repaired is None
+    elif broken != text:
+        assert repaired in (text, None) or repaired == broken
+        assert repaired != broken or not re.search("[\u4e00-\u9fff]", broken)
 
 
 def test_a_lost_byte_is_quarantined_not_guessed() -> None:
@@ -94,6 +105,12 @@ def test_a_lost_byte_is_quarantined_not_guessed() -> None:
         ("Number 77000123 came late.", "Number the patient came late."),
         ("The patient took 12500 steps; QRS 120 ms.", "The patient took 12500 steps; QRS 120 ms."),
         ("Guidelines of 2018-2020 apply.", "Guidelines of 2018-2020 apply."),
+        ("subject_id: 10000032, study_id 40689238", "the patient, the recording"),
+        ("Patients 10012345 and 10012346 rest.", "The patient and the patient rest."),
+        ("ECG of 2180/07/23 and July 23, 2180", "ECG of the recorded date and the recorded date"),
+        ("In this case 100000 IU of heparin", "In this case 100000 IU of heparin"),
+        ("In a patient 1500000 IU of streptokinase", "In a patient 1500000 IU of streptokinase"),
+        ("In one study 250000 patients were seen", "In one study 250000 patients were seen"),
     ],
 )
 def test_patient_numbers_become_neutral(raw: str, neutral: str) -> None:
@@ -101,9 +118,33 @@ def test_patient_numbers_become_neutral(raw: str, neutral: str) -> None:
 
 
 def test_the_account_of_a_removed_number_does_not_repeat_it() -> None:
-    result, repairs = clean_record(record(answer="Patient 10012345 rests."))
-    assert result.answer == "The patient rests."
+    result, repairs = clean_record(record(answer="Patient 10012345’s ECG rests."))
+    assert result.answer == "The patient's ECG rests."
+    assert [repair.kind for repair in repairs] == ["curly quotes", "patient number"]
     assert "10012345" not in str(repairs)
+
+
+@pytest.mark.parametrize("answer", ["Patient 10012345 has 鈮? mm", "Patient 10012345\0"])
+def test_the_quarantine_holds_no_patient_s_number(answer: str) -> None:
+    result, _ = clean_record(record(answer=answer, context="Subject 77000123.", patient_numbers=("77000123",)))
+    assert isinstance(result, Quarantined)
+    assert not re.search(r"\d{6}", str(replace(result.record, patient_numbers=())) + result.evidence)
+
+
+@pytest.mark.parametrize("text", ["&#0;", "&#xFFFD;", "a &#x94c1; b", "the 模 pattern"])
+def test_what_an_entity_or_a_guess_would_bring_in_is_quarantined(text: str) -> None:
+    result, _ = clean_record(record(question=text))
+    assert isinstance(result, Quarantined)
+    assert result.reason in ("control character", "mojibake")
+
+
+@pytest.mark.parametrize("piece", ["-", "<!--", "<a ", "a<b x=", "ID ", "patient ", "&#", "patient ID 1", "   ", "1234567"])
+def test_no_text_takes_long(piece: str) -> None:
+    for text in (piece * (100_000 // len(piece)), piece * (100_000 // len(piece)) + "x 123456"):
+        started = time.process_time()
+        clean_record(record(answer=text, question=text))
+        is_truncated(text, False)
+        assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(
@@ -113,6 +154,12 @@ def test_the_account_of_a_removed_number_does_not_repeat_it() -> None:
         ('He said "yes."', True, False),
         ("You can demand that your results be excluded", True, True),
         ("Sinus tachycardia", False, False),
+        ("Yes", True, False),
+        ("Causes include:\n- ischemia\n- drugs", True, False),
+        ("The causes are:", True, True),
+        ("severe AS", False, False),
+        ("Sinus rhythm. Possible left atrial enlargement", False, False),
+        ("It is due to paroxysmal AT", False, False),
         ("Sinus tachycardia with", False, True),
         ("Sinus rhythm, left axis,", False, True),
         ("The rhythm is regular. The patient should therefore stay under", False, True),
@@ -139,7 +186,7 @@ def test_unusable_records_are_quarantined_with_reason_and_place(changes: dict, r
     assert isinstance(result, Quarantined)
     assert result.reason == reason
     assert result.evidence.startswith("ECG Knowledge (Basic Q&A).json: row 0")
-    assert len(result.record.context) <= 2000
+    assert len(result.record.context) <= 2100
 
 
 def test_a_hundred_megabytes_in_one_string_are_refused_at_once() -> None:
@@ -150,7 +197,12 @@ def test_a_hundred_megabytes_in_one_string_are_refused_at_once() -> None:
 
 
 def test_history_is_cleaned_too_and_broken_turns_are_left_out() -> None:
-    turns = (("Is it  wide?", "Yes, the patient’s QRS."), ("Axis?", "鈮? degrees"), ("Rate?", "60."))
+    turns = (
+        ("Is it  wide?", "Yes, the patient’s QRS."),
+        ("Axis?", "鈮? degrees"),
+        ("Why?", "The patient was told to stop the drug and"),
+        ("Rate?", "60."),
+    )
     result, _ = clean_record(record(history=turns))
     assert result.history == (("Is it wide?", "Yes, the patient's QRS."), ("Rate?", "60."))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,9 @@ def test_reports_and_entities_get_a_question(tmp_path: Path) -> None:
             "row 0: key 'Conversation.a[0]': key 'Doctor': must be text, found int",
         ),
         ("GRA", {"RA": True}, "row 0: key 'RA': must be text, found bool"),
+        ("MEE", {"keywords": [float("nan")]}, "row 0: key 'keywords[0]': must be text, found float"),
+        ("MROD", {"subject_id": "nan"}, "row 0: key 'subject_id': is not a patient's number"),
+        ("LTD", {"QA": {"a\nb": 5}}, "row 0: key 'QA.a\\nb': must be a question"),
         ("MEE", {"keywords": [["x"]]}, "row 0: key 'keywords[0]': must be text, found list"),
     ],
 )
@@ -140,6 +144,34 @@ def test_a_bad_row_is_quarantined_with_file_row_and_key(code: str, change: dict,
     assert bad[0].evidence.startswith(f"{BY_CODE[code].name}: row 0: ")
     assert expected in bad[0].evidence
     assert bad[0].raw
+    assert "\n" not in bad[0].evidence
+    assert not re.search(r"\d{6}", bad[0].raw), "a patient's number"
+
+
+def test_a_repeated_key_is_not_read_as_its_last_value(tmp_path: Path) -> None:
+    file = write_raw_files(tmp_path) / BY_CODE["LTD"].name
+    pair = '{"Question": "Which?", "Answer": "That one."}'
+    rows = [
+        f'{{"subject_id": {number}, "result": "R", "QA": {{"a": {pair}, "{key}": {pair}}}}}'
+        for number, key in ((1, "a"), (2, "b"))
+    ]
+    file.write_text(f"[{', '.join(rows)}]")
+    bad, *good = read_records(file)
+    assert bad.evidence.endswith("row 0: key 'QA': must be a question with its answer, found an object with key 'a' twice")
+    assert len(good) == 2
+
+
+@pytest.mark.parametrize("names", [("Chagas’ disease", "Chagas' disease"), ("Chagas&#39; Disease", "Chagas'  disease")])
+def test_one_disease_is_one_subject_however_it_is_written(names: tuple[str, str], tmp_path: Path) -> None:
+    one, other = read(tmp_path, "CD", [ROWS["CD"][0] | {"Disease": name} for name in names])
+    assert one.subject == other.subject == "disease:chagas' disease"
+
+
+@pytest.mark.parametrize("number", [10099994, 10099994.0, "10099994", "10099994.0", " 10099994 "])
+def test_one_patient_is_one_subject_however_the_number_is_written(number: object, tmp_path: Path) -> None:
+    (found,) = read(tmp_path, "LTD", [ROWS["LTD"][0] | {"subject_id": number}])
+    assert found.subject == read(tmp_path, "LTD", ROWS["LTD"])[0].subject
+    assert found.patient_numbers == ("10099994",)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +239,7 @@ def test_git_blob_hash_is_git_s(tmp_path: Path) -> None:
     assert git_blob_sha1(tmp_path / "file") == "bd9dbf5aae1a3862dd1526723246b20206e5fc37"  # the example of the Git book
 
 
-KEYS = sorted({key for rows in ROWS.values() for row in rows for key in row} | {"Patient", "Doctor", "x", "report_99"})
+KEYS = sorted({key for rows in ROWS.values() for row in rows for key in row} | {"Patient", "Doctor", "x", "report_99", "a\nb"})
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(["", "\ud800", "\0"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=3), inner, max_size=4),

@@ -143,6 +143,60 @@ def test_a_late_record_near_to_two_splits_is_held_out() -> None:
     assert set(splits.held_out[SETTLED]) == {records[train].id, records[test].id}
 
 
+def test_a_subject_stays_whole_when_its_first_record_is_held_out() -> None:
+    records = made_up_records({"CD": SETTLED}, seed=3)
+    placed = split(records).split
+    train, test = (next(index for index, name in enumerate(placed) if name == wanted) for wanted in ("train", "test"))
+    bridge = Record("CD-00256", "CD", SETTLED, records[train].question, records[test].answer, subject="disease:new")
+    rest = [
+        replace(record, source_row=SETTLED + 1 + row, subject="disease:new")
+        for row, record in enumerate(made_up_records({"CD": 40}, 9))
+    ]
+    splits = split([*records, bridge, *rest]).split
+    assert splits[SETTLED] == ""
+    assert len(set(splits[SETTLED + 1 :])) == 1
+
+
+def test_short_answers_do_not_tie_records_together() -> None:
+    records = [
+        replace(record, answer=("Yes.", "No.")[index % 2]) for index, record in enumerate(made_up_records({"PRTK": 300}))
+    ]
+    splits = split(records)
+    assert len(set(splits.cluster)) > 200
+    assert Counter(splits.split)["test"] == pytest.approx(45, abs=4)
+
+
+def test_a_record_added_to_one_file_moves_no_late_record_of_another() -> None:
+    records = made_up_records({"EBK": 60, "CK": 50, "PP": 55})
+    before = by_content(records, split(records))
+    for twin in range(60, 165, 7):
+        new = Record("EBK-00060", "EBK", 60, records[twin].question, "Something else is the answer here.")
+        after = by_content([*records[:60], new, *records[60:]], split([*records[:60], new, *records[60:]]))
+        assert {key: after[key] for key in before} == before
+
+
+def test_a_dialogue_added_for_a_known_patient_moves_nothing() -> None:
+    def dialogue(task: str, patient: int, row: int) -> Record:
+        return Record(
+            f"{task}-{row:05d}-00",
+            task,
+            row,
+            f"{task} {patient}?",
+            "It is.",
+            context=f"{task} {patient}",
+            turn=0,
+            subject=f"patient:{patient}",
+        )
+
+    records = [dialogue("MROD", patient, patient) for patient in range(60)] + [
+        dialogue("LTD", 100 + row, row) for row in range(40)
+    ]
+    before = by_content(records, split(records))
+    for patient in range(100, 140, 4):
+        after = by_content(grown := [*records, dialogue("MROD", patient, 60)], split(grown))
+        assert {key: after[key] for key in before} == before
+
+
 def test_patients_stay_whole_and_repeated_prompts_are_held_out() -> None:
     generator = random.Random(5)
     records = [

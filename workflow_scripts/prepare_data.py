@@ -47,11 +47,11 @@ def prepare_data(arguments: argparse.Namespace, stage: Stage) -> None:
         raise InputError(arguments.system_prompt, "the system prompt is empty", "Write one.")
     raw_files = in_reading_order(arguments.raw)
     absent = [raw.name for raw in RAW_FILES if raw.name not in {file.name for file in raw_files}]
-    for name in absent:
-        stage.say(f"absent: {name}")
 
     data = Preparation()
     data.read_and_clean(raw_files)
+    for raw in RAW_FILES:
+        stage.say(f"absent: {raw.name}" if raw.name in absent else f"{data.read[raw.code]} records: {raw.name}")
     stage.say(f"read {sum(data.read.values())}, usable {len(data.records)}")
     data.find_contradictions()
     data.assign_splits(settings, TextSimilarity(arguments.ngrams))
@@ -61,15 +61,17 @@ def prepare_data(arguments: argparse.Namespace, stage: Stage) -> None:
     with StageProgress(stage, len(data.records)) as progress:
         data.measure(
             lambda size, pair: counter.count(size, pair, lambda done: progress.step(done, "records measured")),
+            counter.special_tokens,
             system_prompt,
             settings,
         )
     for name in SPLITS:
         if not data.of_split(name):
+            reasons = ", ".join(f"{sum(tasks.values())} {reason}" for reason, tasks in by_reason(data.quarantined).items())
             raise InputError(
-                ", ".join(map(str, arguments.raw)),
-                f"{sum(data.read.values())} records leave the {name} split empty",
-                "Give more records, another data.seed, or larger fractions in the configuration's data section.",
+                raw_files[0].parent,
+                f"{sum(data.read.values())} records leave the {name} split empty (quarantined: {reasons or 'none'})",
+                "Give more records, or change the fractions or token limits in the configuration's data section.",
             )
     data.check_sum()
 

@@ -20,7 +20,7 @@ def polarity(answer: str) -> str | None:
 def contradictory_answers(records: Sequence[Record]) -> list[tuple[list[int], list[int]]]:
     """Records that answer one question with yes, and those that answer it with no.
 
-    One question: equal in context, earlier turns and words, whatever the case and punctuation.
+    One question: equal in context, earlier turns and words, whatever the case and punctuation; comparisons and signs count.
 
     Returns:
         For every contradiction the indices of either side, in the order of first appearance.
@@ -28,6 +28,6 @@ def contradictory_answers(records: Sequence[Record]) -> list[tuple[list[int], li
     sides: dict[str, dict[str, list[int]]] = defaultdict(lambda: {"yes": [], "no": []})
     for index, record in enumerate(records):
         if side := polarity(record.answer):
-            asked = " ".join((record.context, *(text for turn in record.history for text in turn), record.question))
-            sides[" ".join(re.findall(r"\w+", asked.casefold()))][side].append(index)
+            words = re.findall(r"\w+|[<>≤≥=+\-−%]", record.asked().casefold())
+            sides[" ".join(words)][side].append(index)
     return [(side["yes"], side["no"]) for side in sides.values() if side["yes"] and side["no"]]

@@ -6,6 +6,7 @@ A record that was read ends in exactly one place: a split, the quarantine, or (a
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,13 +21,13 @@ from ecg_grpo.readers import read_records
 from ecg_grpo.records import Quarantined, Record
 from ecg_grpo.settings.data import DataSettings
 from ecg_grpo.similarity import TextSimilarity
-from ecg_grpo.splitting import SPLITS, split_records
+from ecg_grpo.splitting import SPLITS, TELLING, split_records
 
 EXAMPLES = 5
 """Examples of each repair, contradiction and near pair that the account keeps."""
 
 MOST_AUDITED = 2500
-"""Held-out questions that the leakage audit compares with all of training; of more, so many evenly spread ones."""
+"""Held-out questions that the leakage audit compares with all of training; of more, so many by a hash of their content."""
 
 LEAKS = 0.9
 """TF-IDF cosine from which a held-out question counts as known from training and is held out of the splits."""
@@ -124,9 +125,8 @@ class Preparation:
         alone = [index for index, record in enumerate(self.records) if record.stands_alone]
         train = [index for index in alone if self.split[index] == "train"]
         held_out = [index for index in alone if self.split[index] != "train"]
-        audited = held_out
-        if len(held_out) > MOST_AUDITED:
-            audited = [held_out[place * len(held_out) // MOST_AUDITED] for place in range(MOST_AUDITED)]
+        # By content, so that another record replaces at most one of them.
+        audited = sorted(sorted(held_out, key=lambda index: _content(self.records[index]))[:MOST_AUDITED])
         nearest, cosines = nearest_training_questions(
             [self.records[index].question for index in train], [self.records[index].question for index in audited]
         )
@@ -143,7 +143,7 @@ class Preparation:
         answers, subjects = ({split: set() for split in ("", *SPLITS)} for _ in range(2))
         for record, split in zip(self.records, self.split, strict=True):
             subjects[split].add(record.subject)
-            if record.stands_alone:
+            if record.stands_alone and len(record.answer.split()) >= TELLING:
                 answers[split].add(record.answer.casefold())
         self.leakage = {
             "held_out_questions": len(held_out),
@@ -169,13 +169,15 @@ class Preparation:
     def measure(
         self,
         count: Callable[[int, Callable[[int], tuple[list[Message], str]]], Iterator[tuple[int, int]]],
+        special: re.Pattern[str],
         system_prompt: str,
         settings: DataSettings,
     ) -> None:
-        """Counts tokens and quarantines the records that are too long.
+        """Counts tokens; quarantines the records that are too long, or hold a token that would end a turn.
 
         Args:
             count: `TokenCounter.count` without its last argument.
+            special: finds the tokenizer's special tokens.
             system_prompt: the first message of every prompt.
             settings: section `data`.
         """
@@ -185,7 +187,10 @@ class Preparation:
         fits = []
         for index, (prompt_tokens, answer_tokens) in enumerate(self.lengths):
             reason, evidence = "", ""
-            if prompt_tokens > settings.max_prompt_tokens:
+            record = self.records[index]
+            if found := special.search(f"{record.asked()}\n{record.answer}"):
+                reason, evidence = "special token", f"{record.source_file}: row {record.source_row}: {found[0]}"
+            elif prompt_tokens > settings.max_prompt_tokens:
                 reason, evidence = (
                     "prompt too long",
                     f"{prompt_tokens} tokens, data.max_prompt_tokens is {settings.max_prompt_tokens}",
@@ -254,5 +259,5 @@ def by_reason(entries: Iterable[Quarantined]) -> dict[str, dict[str, int]]:
 
 
 def _content(record: Record) -> bytes:
-    texts = (record.context, *(text for turn in record.history for text in turn), record.question, record.answer)
-    return hashlib.blake2b("\0".join(texts).casefold().encode(), digest_size=16).digest()
+    content = "\0".join((record.task, record.asked(), record.answer))
+    return hashlib.blake2b(content.encode(), digest_size=16).digest()

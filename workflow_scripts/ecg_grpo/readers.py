@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ecg_grpo.cleaning import BrokenText, clean_text, hide_patient_numbers
 from ecg_grpo.errors import InputError
 from ecg_grpo.raw_files import BY_NAME, RawFile
 from ecg_grpo.records import MOST_RAW, Quarantined, Record
@@ -59,7 +61,7 @@ def read_records(file: Path) -> list[Read]:
 def _load_array(file: Path) -> list[Any]:
     mend = "The file may be cut short or was edited; take a fresh copy."
     try:
-        content = json.loads(file.read_bytes().decode("utf-8-sig"))
+        content = json.loads(file.read_bytes().decode("utf-8-sig"), object_pairs_hook=_object)
     except OSError as error:
         raise InputError(file, error.strerror or "cannot be read", "Check the path and its permissions.") from None
     except UnicodeDecodeError as error:
@@ -71,14 +73,34 @@ def _load_array(file: Path) -> list[Any]:
     except ValueError as error:  # an integer with more digits than Python reads
         raise InputError(file, f"not readable JSON ({error})", mend) from None
     if not isinstance(content, list):
-        raise InputError(file, f"expected a JSON array of records, found {type(content).__name__}", mend)
+        raise InputError(file, f"expected a JSON array of records, found {_kind(content)}", mend)
     return content
+
+
+class _RepeatedKey(str):
+    """Stands for an object in which a key stands twice: JSON would keep one of the two values in silence."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _RepeatedKey:
+    values = dict(pairs)
+    if len(values) == len(pairs):
+        return values
+    keys = [key for key, _ in pairs]
+    return _RepeatedKey(next(key for key in keys if keys.count(key) > 1))
+
+
+def _kind(value: Any) -> str:
+    return f"an object with key {value[:80]!r} twice" if isinstance(value, _RepeatedKey) else type(value).__name__
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not isinstance(value, _RepeatedKey)
 
 
 def _read_row(raw: RawFile, row: int, item: Any) -> list[Read]:
     try:
         if not isinstance(item, dict):
-            raise _Unreadable("the row", f"must be an object, found {type(item).__name__}")
+            raise _Unreadable("the row", f"must be an object, found {_kind(item)}")
         found = list(_READERS[raw.code](raw, row, item))
         if not found:
             raise _Unreadable("the row", "holds no question")
@@ -98,6 +120,9 @@ def _as_json(item: Any) -> str:
         text = json.dumps(item, ensure_ascii=True)  # ASCII: half a character must not reach the parquet file
     except RecursionError:
         text = "(nested too deeply to be shown)"
+    numbers = re.findall(r'"(?:subject|study|cart)_id": "?(\d{5,})', text)
+    text = re.sub(r'("(?:subject|study|cart)_id": )[^,}]+', r'\1"(hidden)"', text)
+    text = hide_patient_numbers(text, numbers)
     return text if len(text) <= MOST_RAW else f"{text[:MOST_RAW]}… ({len(text)} characters)"
 
 
@@ -113,8 +138,8 @@ def _text(row: Row, key: str) -> str:
     """
     if key not in row:
         raise _Unreadable(f"key {key!r}", f"is missing (found: {', '.join(map(repr, list(row)[:20])) or 'none'})")
-    if not isinstance(row[key], str):
-        raise _Unreadable(f"key {key!r}", f"must be text, found {type(row[key]).__name__}")
+    if not _is_text(row[key]):
+        raise _Unreadable(f"key {key!r}", f"must be text, found {_kind(row[key])}")
     return _whole(row[key], f"key {key!r}")
 
 
@@ -130,17 +155,22 @@ def _text_or_list(row: Row, key: str, separator: str) -> str:
     """The text under a key that some rows keep as a list of texts or as labelled texts."""
     value = row.get(key)
     if isinstance(value, list):
-        parts = [_scalar(part, f"key '{key}[{index}]'") for index, part in enumerate(value)]
+        parts = [_scalar(part, f"key {f'{key}[{index}]'!r}") for index, part in enumerate(value)]
     elif isinstance(value, dict):
-        parts = [": ".join((label, _scalar(part, f"key '{key}.{label}'"))) for label, part in value.items()]
+        parts = [
+            f"{label}: {text}"
+            for label, part in value.items()
+            if (text := _scalar(part, f"key {f'{key}.{label}'[:80]!r}").strip())
+        ]
     else:
         return _text(row, key)
     return _whole(separator.join(part.strip() for part in parts if part.strip()), f"key {key!r}")
 
 
 def _scalar(value: Any, key: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise _Unreadable(key, f"must be text, found {type(value).__name__}")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number and not _is_text(value):
+        raise _Unreadable(key, f"must be text, found {_kind(value)}")
     return str(value)
 
 
@@ -160,8 +190,16 @@ def _read_disease(raw: RawFile, row: int, item: Row) -> Iterator[Read]:
     yield Record(
         *(_id(raw, row, None), raw.code, row, _text(item, "Q"), _text(item, "A")),
         context=f"Disease: {disease}" if disease.strip() else "",
-        subject=f"disease:{' '.join(disease.casefold().split())}" if disease.strip() else "",
+        subject=f"disease:{_comparable(disease)}" if disease.strip() else "",
     )
+
+
+def _comparable(text: str) -> str:
+    """A name whatever its case, quotes and spaces; one that cannot be cleaned is itself, and its record is quarantined."""
+    try:
+        return clean_text(text)[0].casefold()
+    except BrokenText:
+        return text[:200]
 
 
 def _read_prognosis(raw: RawFile, row: int, item: Row) -> Iterator[Read]:
@@ -182,7 +220,9 @@ def _patient(item: Row) -> dict[str, Any]:
         value = item.get(key)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        numbers[key] = "" if value is None or isinstance(value, bool | float | list | dict) else str(value).strip()
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        text = str(value).strip() if is_number or _is_text(value) else ""
+        numbers[key] = "" if text.casefold() in ("nan", "none", "null") else re.sub(r"^(\d+)\.0+$", r"\1", text)
     if not numbers["subject_id"]:
         problem = "is not a patient's number" if "subject_id" in item else "is missing"
         raise _Unreadable("key 'subject_id'", problem)
@@ -220,7 +260,11 @@ def _read_cross_modal(raw: RawFile, row: int, item: Row) -> Iterator[Read]:
     measured = [text for key in _MEASUREMENTS if (text := _measurement(item, key))]
     if measured:
         context.append(f"Measurements: {'; '.join(measured)}")
-    recorded = [f"{key} {_text(item, key).strip()}" for key in ("bandwidth", "filtering") if _is_text(item.get(key))]
+    recorded = []
+    for key in ("bandwidth", "filtering"):
+        if item.get(key) is not None and item[key] == item[key]:
+            text = _whole(_scalar(item[key], f"key {key!r}"), f"key {key!r}").strip()
+            recorded += [f"{key} {text}"] if text else []
     if recorded:
         context.append(f"Recording: {'; '.join(recorded)}")
     yield Record(
@@ -230,22 +274,18 @@ def _read_cross_modal(raw: RawFile, row: int, item: Row) -> Iterator[Read]:
     )
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
 def _measurement(item: Row, key: str) -> str:
     """`QRS axis 60 degrees`, or nothing where it was not measured."""
     value = item.get(key)
     if _is_text(value):
         try:
-            value = float(value)
+            value = float(value) if value.strip() else None
         except ValueError:
             raise _Unreadable(f"key {key!r}", f"must be a number, found {value[:40]!r}") from None
-    if value is None or value == "" or value != value:
+    if value is None or value != value:
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _Unreadable(f"key {key!r}", f"must be a number, found {type(value).__name__}")
+        raise _Unreadable(f"key {key!r}", f"must be a number, found {_kind(value)}")
     if abs(value) >= _NOT_MEASURED:
         return ""
     label, unit = _MEASUREMENTS[key]
@@ -280,7 +320,8 @@ _QUESTION_KEYS, _ANSWER_KEYS = ("Q", "Question"), ("A", "Answer")
 
 def _pairs(value: Any, key: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
     """Every question-answer pair in a list or a dict of them, with the place where it stands."""
-    if isinstance(value, dict) and any(name in value for name in (*_QUESTION_KEYS, *_ANSWER_KEYS)):
+    names = (*_QUESTION_KEYS, *_ANSWER_KEYS)
+    if isinstance(value, dict) and any(name in value and not isinstance(value[name], list | dict) for name in names):
         yield key, value
     elif isinstance(value, list | dict) and depth < 3:
         places = enumerate(value) if isinstance(value, list) else value.items()
@@ -292,14 +333,15 @@ def _pairs(value: Any, key: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
 
 def _question_and_answer(pair: Any, key: str) -> tuple[str, str]:
     if not isinstance(pair, dict):
-        raise _Unreadable(f"key '{key}'", f"must be a question with its answer, found {type(pair).__name__}")
+        raise _Unreadable(f"key {key[:80]!r}", f"must be a question with its answer, found {_kind(pair)}")
     found = []
     for names in (_QUESTION_KEYS, _ANSWER_KEYS):
-        name = next((name for name in names if name in pair), names[0])
+        present = [name for name in names if name in pair]
+        name = next((name for name in present if pair[name] not in ("", None)), [*present, names[0]][0])
         try:
             found.append(_text(pair, name))
         except _Unreadable as problem:
-            raise _Unreadable(f"key '{key}'", str(problem)) from None
+            raise _Unreadable(f"key {key[:80]!r}", str(problem)) from None
     return found[0], found[1]
 
 
@@ -345,9 +387,9 @@ def _speeches(conversation: Any, key: str) -> Iterator[tuple[bool, str]]:
     speaking: bool | None = None
     said: list[str] = []
     for role, text in _roles_and_texts(conversation, key):
-        words = set(re.findall(r"[a-z]+", role.casefold()))
-        answers = bool(words & _ANSWERING)
-        spoken = text.strip() if answers or words & _ASKING else f"{role}: {text.strip()}"
+        named = [word for word in re.findall(r"[a-z]+", role.split("(")[0].casefold()) if word in _ANSWERING | _ASKING]
+        answers = named[-1:] != [] and named[-1] in _ANSWERING  # "AI-simulated patient" asks
+        spoken = text.strip() if named else f"{role}: {text.strip()}"
         if not text.strip():
             continue
         if speaking is not None and answers != speaking:
@@ -365,18 +407,18 @@ def _roles_and_texts(conversation: Any, key: str) -> Iterator[tuple[str, str]]:
     elif isinstance(conversation, dict):
         phases = [(f"{key}.{phase}", turns) for phase, turns in conversation.items()]
     else:
-        raise _Unreadable(f"key '{key}'", f"must be phases of turns, found {type(conversation).__name__}")
+        raise _Unreadable(f"key {key[:80]!r}", f"must be phases of turns, found {_kind(conversation)}")
     for phase, turns in phases:
         if not isinstance(turns, list):
-            raise _Unreadable(f"key '{phase}'", f"must be a list of turns, found {type(turns).__name__}")
+            raise _Unreadable(f"key {phase[-80:]!r}", f"must be a list of turns, found {_kind(turns)}")
         for index, turn in enumerate(turns):
             if not isinstance(turn, dict):
-                raise _Unreadable(f"key '{phase}[{index}]'", f"must be a role with its text, found {type(turn).__name__}")
+                raise _Unreadable(f"key {f'{phase}[{index}]'[-80:]!r}", f"must be a role with its text, found {_kind(turn)}")
             for role in turn:
                 try:
                     yield _whole(role, "the role"), _text(turn, role)
                 except _Unreadable as problem:
-                    raise _Unreadable(f"key '{phase}[{index}]'", str(problem)) from None
+                    raise _Unreadable(f"key {f'{phase}[{index}]'[-80:]!r}", str(problem)) from None
 
 
 def _read_risk_assessment(raw: RawFile, row: int, item: Row) -> Iterator[Read]:

@@ -46,6 +46,10 @@ class Record:
         """Whether its wording identifies it. Records about patients share theirs and are told apart by the patient."""
         return not BY_CODE[self.task].about_patients
 
+    def asked(self) -> str:
+        """Everything that the model is asked: context, earlier turns, question."""
+        return "\0".join((self.context, *(text for turn in self.history for text in turn), self.question))
+
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:

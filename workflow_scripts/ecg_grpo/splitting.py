@@ -6,9 +6,10 @@ still missing of every task, so the shares come out as asked for and very large 
 
 Which groups there are and how much is missing is worked out from the settled rows of each file, those up to the last
 multiple of `SETTLED`. The rows after that are late: one after the other, each joins the group that it is near to, or opens a
-group of its own in the split that its own hash draws, unless another one lacks records of its task. So a record that is added
-at the end of a file changes the split of no other, until so many have been added that they settle too. A late record that
-is near to groups in two splits has no place in any and is held out.
+group of its own in the split that its own hash draws, unless another one lacks records of its task. A late record that is near
+to groups in two splits has no place in any and is held out. So a record that is added at the end of a file changes the split
+of no other, with two exceptions: it completes a block of `SETTLED` rows, which then settle; or it says nearly the same as a
+record that is later still, in another file.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from ecg_grpo.similarity import TextSimilarity
 
 SPLITS = ("train", "validation", "test")
 SETTLED = 256
+TELLING = 5
+"""Words from which an answer says what was asked; "Yes." and "Sinus rhythm." do not make two records one."""
 
 
 @dataclass
@@ -68,8 +71,10 @@ def split_records(
     for record in records:
         rows[record.task] = max(rows[record.task], record.source_row + 1)
     is_settled = np.array([record.source_row < rows[record.task] // SETTLED * SETTLED for record in records], dtype=bool)
-    # Settled first: what comes late has no say in what was found before.
-    order = np.concatenate([np.flatnonzero(is_settled), np.flatnonzero(~is_settled)])
+    # Settled first: what comes late has no say in what was found before. Late ones by their distance from what is settled,
+    # so that the latest of one file come after most of the others.
+    distance = [0 if done else record.source_row % SETTLED for record, done in zip(records, is_settled, strict=True)]
+    order = np.lexsort((np.arange(len(records)), distance, ~is_settled))
     ordered = [records[index] for index in order]
     settled = int(is_settled.sum())
     links = _links(ordered, similarity, question_similarity, answer_similarity)
@@ -92,9 +97,10 @@ def _links(
 ) -> np.ndarray:
     """Pairs i < j that belong together, shape (pairs, 2), sorted by j."""
     alone = np.array([index for index, record in enumerate(records) if record.stands_alone], dtype=np.int64)
+    telling = alone[[len(records[index].answer.split()) >= TELLING for index in alone]]
     links = [
-        alone[similarity.pairs([getattr(records[index], name) for index in alone], threshold)]
-        for name, threshold in (("question", question_similarity), ("answer", answer_similarity))
+        alone[similarity.pairs([records[index].question for index in alone], question_similarity)],
+        telling[similarity.pairs([records[index].answer for index in telling], answer_similarity)],
     ]
     first: dict[str, int] = {}
     of_subject = [(first.setdefault(record.subject, index), index) for index, record in enumerate(records) if record.subject]
@@ -137,22 +143,36 @@ def _place_late(records: Sequence[Record], links: np.ndarray, share: dict[str, f
     for one, late in links.tolist():
         earlier[late].append(one)
     placed = Counter((record.task, split) for record, split in zip(records, found.split, strict=False))
+    of_subject = {record.subject: index for index, record in enumerate(records[: len(found.split)]) if record.subject}
+    same = dict[str, str]()  # clusters that a late record joined
     for index in range(len(found.split), len(records)):
         record = records[index]
-        near = {found.split[one]: one for one in reversed(earlier[index]) if found.split[one]}
-        if len(near) > 1:
-            found.held_out[index] = tuple(records[one].id for one in sorted(near.values())[:2])
+        near = [one for one in earlier[index] if found.split[one]]
+        if record.subject in of_subject:
+            near.append(of_subject[record.subject])
+        first = {found.split[one]: one for one in sorted(near, reverse=True)}
+        if len(first) > 1:
+            found.held_out[index] = tuple(records[one].id for one in sorted(first.values())[:2])
             found.split.append("")
             found.cluster.append(record.id)
             continue
+        split, cluster = _choose(record, placed, share, seed), record.id
         if near:
-            ((split, one),) = near.items()
-            cluster = found.cluster[one]
-        else:
-            split, cluster = _choose(record, placed, share, seed), record.id
+            split, cluster = found.split[near[0]], found.cluster[min(near)]
+            for other in {_root(same, found.cluster[one]) for one in near} - {_root(same, cluster)}:
+                same[other] = _root(same, cluster)
+        if record.subject:
+            of_subject.setdefault(record.subject, index)
         found.split.append(split)
         found.cluster.append(cluster)
         placed[record.task, split] += 1
+    found.cluster = [_root(same, cluster) for cluster in found.cluster]
+
+
+def _root(same: dict[str, str], cluster: str) -> str:
+    while cluster in same:
+        cluster = same[cluster]
+    return cluster
 
 
 def _choose(record: Record, placed: Counter[tuple[str, str]], share: dict[str, float], seed: int) -> str:
@@ -163,7 +183,7 @@ def _choose(record: Record, placed: Counter[tuple[str, str]], share: dict[str, f
     most = max(SPLITS, key=lambda split: lacks[split])
     if lacks[most] > allowed:
         return most
-    drawn = _position(seed, "late", _hash(record))
+    drawn = _position(seed, "late", record.subject or _hash(record))
     for split in reversed(SPLITS):
         drawn -= share[split]
         if drawn < 0:
@@ -177,8 +197,7 @@ def _hold_out_repeated_prompts(records: Sequence[Record], found: Splits) -> None
     for index, record in enumerate(records):
         if record.stands_alone or not found.split[index]:
             continue
-        prompt = "\0".join((record.context, *(text for turn in record.history for text in turn), record.question))
-        one = first.setdefault(hashlib.blake2b(prompt.casefold().encode(), digest_size=16).digest(), index)
+        one = first.setdefault(hashlib.blake2b(record.asked().casefold().encode(), digest_size=16).digest(), index)
         if found.split[one] != found.split[index]:
             found.held_out[index] = (records[one].id, f"the patient of {found.cluster[index]}")
             found.split[index] = ""
@@ -190,7 +209,7 @@ def _hash(record: Record) -> int:
     return int.from_bytes(hashlib.blake2b(content.encode(), digest_size=8).digest(), "big")
 
 
-def _position(seed: int, purpose: str, key: int) -> float:
+def _position(seed: int, purpose: str, key: int | str) -> float:
     """A stable pseudo-random number in [0, 1)."""
     digest = hashlib.blake2b(f"{seed}\0{purpose}\0{key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,13 @@ class TokenCounter:
     def __init__(self, model: Path) -> None:
         os.environ["TOKENIZERS_PARALLELISM"] = "true"  # this program forks no process, which is what forbids it elsewhere
         self._tokenizer = _load_tokenizer(model)
+
+    @property
+    def special_tokens(self) -> re.Pattern[str]:
+        """Finds the texts that the tokenizer reads as special tokens, such as the end of a turn."""
+        added = self._tokenizer.added_tokens_decoder.values()
+        names = {token.content for token in added if token.special} | set(self._tokenizer.all_special_tokens)
+        return re.compile("|".join(map(re.escape, sorted(names))) or r"(?!)")
 
     def count(
         self, size: int, pair: Callable[[int], tuple[list[Message], str]], on_batch: Callable[[int], None]

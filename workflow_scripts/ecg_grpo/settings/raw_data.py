@@ -44,6 +44,8 @@ class RawDataSettings(Section):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must begin with http:// or https:// and name a server")
+        if parts.query or parts.fragment:
+            raise ValueError("must not have a query: what stands there (a token, say) would be written into logs")
         if "{file}" not in url:
             raise ValueError("must contain {file}, otherwise all files would have one address")
         if set("{}") & set(url.replace("{file}", "").replace("{commit}", "")):
