@@ -71,6 +71,7 @@ rule make_data_report:
         f"{LOGS}/make_data_report.log",
     benchmark:
         f"{BENCHMARKS}/make_data_report.tsv"
+    priority: 1  # to be read while the training runs, not after it
     conda:
         "../envs/evaluation.yaml"
     threads: 1
