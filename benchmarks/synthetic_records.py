@@ -21,21 +21,9 @@ from random import Random
 from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "workflow_scripts"))
-from ecg_grpo.raw_files import BY_CODE
+from ecg_grpo.raw_files import BY_CODE, RAW_FILES
 
-RECORDS = {
-    "EBK": 2247,
-    "CK": 2592,
-    "CD": 1931,
-    "PP": 1164,
-    "PRTK": 1357,
-    "CMD": 20032,
-    "MROD": 28308,
-    "LTD": 8789,
-    "MC": 7905,
-    "GRA": 2931,
-    "MEE": 2621,
-}
+RECORDS = {raw.code: raw.records for raw in RAW_FILES}
 """Records of the original files; of dialogues the turns."""
 KNOWLEDGE = ("EBK", "CK", "CD", "PP", "PRTK")
 DIALOGUES = ("MROD", "LTD", "MC")

@@ -19,19 +19,6 @@ from ecg_grpo.raw_files import BY_CODE, find_raw_files
 
 FOLDER = os.environ.get("ECG_EXPERT_QA")
 pytestmark = pytest.mark.skipif(not FOLDER, reason="ECG_EXPERT_QA does not name a folder with the published files")
-RECORDS = {
-    "EBK": 2247,
-    "CK": 2592,
-    "CD": 1931,
-    "PP": 1164,
-    "PRTK": 1357,
-    "CMD": 20032,
-    "MROD": 28308,
-    "LTD": 8789,
-    "MC": 7905,
-    "GRA": 2931,
-    "MEE": 2621,
-}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +36,7 @@ def account(prepared: Path) -> dict:
 def test_the_files_are_the_published_ones_and_every_record_is_read(account: dict) -> None:
     assert all(file["as_published"] for file in account["raw_files"])
     knowledge = {task: number for task, number in account["read"].items() if not BY_CODE[task].about_patients}
-    assert knowledge == {task: RECORDS[task] for task in knowledge}
+    assert knowledge == {task: BY_CODE[task].records for task in knowledge}
 
 
 @pytest.mark.parametrize(

@@ -221,9 +221,9 @@ def test_the_folder_is_searched_for_known_names_and_no_others(tmp_path: Path) ->
     (tmp_path / "ECG knowledge.json").write_text("[]")
     with pytest.raises(InputError, match=r"ECG knowledge\.json: not a file of ECG-Expert-QA"):
         find_raw_files(tmp_path)
-    with pytest.raises(InputError, match="not a known file"):
+    with pytest.raises(InputError, match="not a file of ECG-Expert-QA"):
         read_records(tmp_path / "ECG knowledge.json")
-    with pytest.raises(InputError, match="not a known file"):
+    with pytest.raises(InputError, match="not a file of ECG-Expert-QA"):
         in_reading_order([tmp_path / "ECG knowledge.json"])
 
 

@@ -12,10 +12,9 @@ import shutil
 from pathlib import Path
 
 from ecg_grpo.download import download, new_client
-from ecg_grpo.errors import InputError
 from ecg_grpo.files import new_file
 from ecg_grpo.progress import StageProgress
-from ecg_grpo.raw_files import BY_NAME, RawFile, git_blob_sha1
+from ecg_grpo.raw_files import git_blob_sha1, raw_file_named
 from ecg_grpo.settings.raw_data import RawDataSettings
 from ecg_grpo.stage import Stage, StageParser
 
@@ -28,7 +27,7 @@ parser.add_settings("raw_data")
 def fetch_raw_data(arguments: argparse.Namespace, stage: Stage) -> None:
     """Fetches what is missing, then puts everything into place."""
     settings = RawDataSettings.from_json(arguments.settings)
-    raw_files = {file: known_file(file) for file in arguments.files}
+    raw_files = {file: raw_file_named(file) for file in arguments.files}
     missing = [file for file, raw in raw_files.items() if not file.is_file() or git_blob_sha1(file) != raw.git_blob]
     attempts = dict.fromkeys(raw_files, 0)
     folder = arguments.scratch / "raw_data" / settings.commit
@@ -54,17 +53,6 @@ def fetch_raw_data(arguments: argparse.Namespace, stage: Stage) -> None:
         file.name: {"bytes": file.stat().st_size, "git_blob": raw.git_blob, "attempts": attempts[file]}
         for file, raw in raw_files.items()
     }
-
-
-def known_file(file: Path) -> RawFile:
-    """The file of the data set that has this name.
-
-    Raises:
-        InputError: there is none.
-    """
-    if file.name not in BY_NAME:
-        raise InputError(file, "not a file of ECG-Expert-QA", f"Known names: {'; '.join(BY_NAME)}.")
-    return BY_NAME[file.name]
 
 
 if __name__ == "__main__":

@@ -36,9 +36,8 @@ from ecg_grpo.data_statistics import (
 )
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import new_file, read_json, write_json
+from ecg_grpo.records import SPLITS
 from ecg_grpo.stage import Stage, StageParser
-
-SPLITS = ("train", "validation", "test")
 
 parser = StageParser("make_data_report", __doc__)
 parser.add_input("--account", help="account.json, written by prepare_data")

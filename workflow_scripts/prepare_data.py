@@ -18,10 +18,9 @@ from ecg_grpo.files import model_directory, sha256_of, write_json
 from ecg_grpo.preparation import Preparation, by_reason, by_task, record_columns
 from ecg_grpo.progress import StageProgress
 from ecg_grpo.raw_files import BY_NAME, RAW_FILES, git_blob_sha1, in_reading_order
-from ecg_grpo.records import Quarantined
+from ecg_grpo.records import SPLITS, Quarantined
 from ecg_grpo.settings.data import DataSettings
 from ecg_grpo.similarity import TextSimilarity
-from ecg_grpo.splitting import SPLITS
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import QUARANTINE, RECORDS, VERL_RECORDS, write_table
 from ecg_grpo.token_budget import TokenCounter

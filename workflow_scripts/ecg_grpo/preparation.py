@@ -18,10 +18,10 @@ from ecg_grpo.contradictions import contradictory_answers
 from ecg_grpo.leakage import nearest_training_questions
 from ecg_grpo.prompts import Message, build_prompt
 from ecg_grpo.readers import read_records
-from ecg_grpo.records import Quarantined, Record
+from ecg_grpo.records import SPLITS, Quarantined, Record
 from ecg_grpo.settings.data import DataSettings
 from ecg_grpo.similarity import TextSimilarity
-from ecg_grpo.splitting import SPLITS, TELLING, split_records
+from ecg_grpo.splitting import TELLING, split_records
 
 EXAMPLES = 5
 """Examples of each repair, contradiction and near pair that the account keeps."""

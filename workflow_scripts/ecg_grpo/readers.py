@@ -16,7 +16,7 @@ from typing import Any
 
 from ecg_grpo.cleaning import BrokenText, clean_text, hide_patient_numbers
 from ecg_grpo.errors import InputError
-from ecg_grpo.raw_files import BY_NAME, RawFile
+from ecg_grpo.raw_files import RawFile, raw_file_named
 from ecg_grpo.records import MOST_RAW, Quarantined, Record
 
 Row = Mapping[str, Any]
@@ -41,10 +41,7 @@ def read_records(file: Path) -> list[Read]:
         InputError: not one of the known files, not JSON, not an array, or more than half of it cannot be read, which is
             another shape and not a few bad rows.
     """
-    raw = BY_NAME.get(file.name)
-    if raw is None:
-        known = "; ".join(BY_NAME)
-        raise InputError(file, "not a known file of ECG-Expert-QA", f"Known names: {known}.")
+    raw = raw_file_named(file)
     found: list[Read] = []
     for row, item in enumerate(_load_array(file)):
         found += _read_row(raw, row, item)

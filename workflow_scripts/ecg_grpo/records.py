@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from ecg_grpo.raw_files import BY_CODE
 
+SPLITS = ("train", "validation", "test")
+
 
 @dataclass(frozen=True, slots=True)
 class Record:

@@ -23,10 +23,9 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from ecg_grpo.records import Record
+from ecg_grpo.records import SPLITS, Record
 from ecg_grpo.similarity import TextSimilarity
 
-SPLITS = ("train", "validation", "test")
 SETTLED = 256
 TELLING = 5
 """Words from which an answer says what was asked; "Yes." and "Sinus rhythm." do not make two records one."""
