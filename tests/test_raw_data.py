@@ -385,7 +385,8 @@ def run_program(folder: Path, settings: dict, *names: str) -> subprocess.Complet
         (NAME, f"not the expected {BY_CODE['EBK'].git_blob}"),  # the made-up content is not the real file's
         (
             "ECG Knowledge.json",
-            f"raw/ECG Knowledge.json: not a file of ECG-Expert-QA. Give it its original name or move it out of the folder. Known names: {NAME}; ",
+            f"raw/ECG Knowledge.json: not a file of ECG-Expert-QA. Give it its original name or move it out of "
+            f"the folder. Known names: {NAME}; ",
         ),
     ],
     ids=["another content", "another name"],
