@@ -21,6 +21,7 @@ include: "rules/raw_data.smk"
 include: "rules/data.smk"
 include: "rules/sft.smk"
 include: "rules/merge.smk"
+include: "rules/difficulty_filter.smk"
 include: "rules/grpo.smk"
 include: "rules/evaluation.smk"
 include: "rules/report.smk"
@@ -52,7 +53,7 @@ rule data:
 
 rule sft:
     input:
-        f"{RESULTS}/sft_adapter/adapter_model.safetensors",
+        f"{RESULTS}/sft/checkpoint/manifest.json",
     message:
         "The SFT adapter"
 

@@ -3,7 +3,7 @@
 SETTINGS   the configuration, one model for each section
 RESULTS    results/<run>
 RAW_FILES  the raw files: those of data.raw_dir, or FETCHED_RAW_FILES if it is null
-LOGS, BENCHMARKS, PROVENANCE, SCRATCH   folders below it
+LOGS, BENCHMARKS, PROVENANCE, SCRATCH, TENSORBOARD   folders below it
 """
 
 import sys
@@ -34,6 +34,7 @@ LOGS = f"{RESULTS}/logs"
 BENCHMARKS = f"{RESULTS}/benchmarks"
 PROVENANCE = f"{RESULTS}/provenance"
 SCRATCH = f"{RESULTS}/scratch"
+TENSORBOARD = f"{RESULTS}/tensorboard"
 
 MODELS = ["base", "sft", "grpo"]
 SYSTEMS = ["echo", "nearest", *MODELS]

@@ -1,6 +1,6 @@
 """Reinforcement learning from the merged SFT model.
 
-Inputs:  data/train.parquet, the SFT model
+Inputs:  data/train.parquet or the prompts that the difficulty filter kept, data/validation.parquet, the SFT model
 Outputs: grpo/checkpoint/manifest.json, grpo/training_log.jsonl, grpo/completions.parquet
 Steps:   sample groups of completions, reward them, update; resume from scratch/ after a death
 """
@@ -8,7 +8,8 @@ Steps:   sample groups of completions, reward them, update; resume from scratch/
 
 rule train_grpo:
     input:
-        train=f"{RESULTS}/data/train.parquet",
+        train=GRPO_PROMPTS,
+        validation=f"{RESULTS}/data/validation.parquet",
         sft_model=f"{RESULTS}/sft_model/manifest.json",
         launch_files=SETTINGS.grpo.launch.files(),
     output:
@@ -21,28 +22,32 @@ rule train_grpo:
     benchmark:
         f"{BENCHMARKS}/train_grpo.tsv"
     conda:
-        "../envs/train.yaml" if SETTINGS.grpo.on_plain_python() else "../envs/train_vllm.yaml"
+        "../envs/train_vllm.yaml" if SETTINGS.grpo.needs_gpu_packages() else "../envs/train.yaml"
     threads: 8
     resources:
         mem_mb=8000,
         runtime=1440,
         gpu=0,
+        nodes=SETTINGS.grpo.launch.machines,
     params:
         launch=SETTINGS.grpo.launch.command(),
         settings=SETTINGS.grpo.as_json(),
         code=code_fingerprint("workflow_scripts/train_grpo.py"),
         scratch=SCRATCH,
+        tensorboard=f"{TENSORBOARD}/train_grpo",
     message:
         "Reinforcement learning (GRPO)"
     shell:
         "{params.launch} workflow_scripts/train_grpo.py"
         " --train {input.train:q}"
+        " --validation {input.validation:q}"
         " --sft-model {input.sft_model:q}"
         " --launch-files {input.launch_files:q}"
         " --checkpoint {output.checkpoint:q}"
         " --training-log {output.training_log:q}"
         " --completions {output.completions:q}"
         " --scratch {params.scratch:q}"
+        " --tensorboard {params.tensorboard:q}"
         " --settings {params.settings:q}"
         " --threads {threads}"
         " --log {log:q}"

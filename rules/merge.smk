@@ -9,7 +9,7 @@ Steps:   merge in float32, compare logits, save, read again, compare again
 rule merge_sft_adapter:
     input:
         base_model=f"{RESULTS}/base_model/manifest.json",
-        checkpoint=f"{RESULTS}/sft_adapter/adapter_model.safetensors",
+        checkpoint=f"{RESULTS}/sft/checkpoint/manifest.json",
         validation=f"{RESULTS}/data/validation.parquet",
     output:
         manifest=f"{RESULTS}/sft_model/manifest.json",

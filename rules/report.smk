@@ -25,6 +25,7 @@ rule make_report:
                 "make_data_report",
                 "train_sft",
                 "merge_sft_adapter",
+                *(["filter_prompts"] if SETTINGS.difficulty_filter.enabled else []),
                 "train_grpo",
                 "merge_grpo_checkpoint",
                 *[f"generate_answers.{model}" for model in MODELS],

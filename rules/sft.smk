@@ -1,7 +1,7 @@
-"""Supervised fine-tuning of a LoRA adapter.
+"""Supervised fine-tuning, of a LoRA adapter or of every parameter.
 
 Inputs:  data/train.parquet, data/validation.parquet, the base model
-Outputs: sft_adapter/{adapter_model.safetensors,adapter_config.json}, sft/training_log.jsonl
+Outputs: sft/checkpoint/manifest.json, which stands for the adapter or whole model, and sft/training_log.jsonl
 Steps:   train with completion-only loss; resume from scratch/ after a death
 """
 
@@ -13,8 +13,7 @@ rule train_sft:
         base_model=f"{RESULTS}/base_model/manifest.json",
         launch_files=SETTINGS.sft.launch.files(),
     output:
-        adapter=f"{RESULTS}/sft_adapter/adapter_model.safetensors",
-        adapter_config=f"{RESULTS}/sft_adapter/adapter_config.json",
+        checkpoint=f"{RESULTS}/sft/checkpoint/manifest.json",
         training_log=f"{RESULTS}/sft/training_log.jsonl",
         provenance=f"{PROVENANCE}/train_sft.json",
     log:
@@ -22,12 +21,13 @@ rule train_sft:
     benchmark:
         f"{BENCHMARKS}/train_sft.tsv"
     conda:
-        "../envs/train.yaml" if SETTINGS.sft.on_plain_python() else "../envs/train_vllm.yaml"
+        "../envs/train_vllm.yaml" if SETTINGS.sft.needs_gpu_packages() else "../envs/train.yaml"
     threads: 8
     resources:
         mem_mb=8000,
         runtime=1440,
         gpu=0,
+        nodes=SETTINGS.sft.launch.machines,
         # Too little data for GRPO is refused here, before SFT is paid for. A resource and not a parameter, because another
         # batch size of GRPO must not train SFT again.
         grpo_prompts_per_step=SETTINGS.grpo.prompts_per_step,
@@ -36,6 +36,7 @@ rule train_sft:
         settings=SETTINGS.sft.as_json(),
         code=code_fingerprint("workflow_scripts/train_sft.py"),
         scratch=SCRATCH,
+        tensorboard=f"{TENSORBOARD}/train_sft",
     message:
         "Supervised fine-tuning"
     shell:
@@ -44,10 +45,10 @@ rule train_sft:
         " --validation {input.validation:q}"
         " --base-model {input.base_model:q}"
         " --launch-files {input.launch_files:q}"
-        " --adapter {output.adapter:q}"
-        " --adapter-config {output.adapter_config:q}"
+        " --checkpoint {output.checkpoint:q}"
         " --training-log {output.training_log:q}"
         " --scratch {params.scratch:q}"
+        " --tensorboard {params.tensorboard:q}"
         " --grpo-prompts-per-step {resources.grpo_prompts_per_step}"
         " --settings {params.settings:q}"
         " --threads {threads}"

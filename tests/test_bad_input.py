@@ -77,7 +77,7 @@ def test_a_raw_file_that_cannot_be_read(project: Project, defect: str) -> None:
     assert expected in message
     assert message.count(expected) == 1
     assert not list(project.results().glob("data/*"))
-    assert not (project.results() / "sft_adapter").exists()
+    assert not (project.results() / "sft").exists()
 
 
 @pytest.mark.pipeline
@@ -92,7 +92,7 @@ def test_too_few_prompts_for_one_grpo_batch_are_refused_before_sft(project: Proj
     assert "data/train.parquet: the training split has" in message
     assert "one GRPO step takes 100" in message
     assert "grpo.gradient_accumulation_steps" in message
-    assert not (project.results() / "sft_adapter").exists()
+    assert not (project.results() / "sft").exists()
 
 
 @pytest.mark.pipeline

@@ -2,48 +2,56 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-from ecg_grpo.checkpoints import scratch_directory
-from ecg_grpo.stage import Stage
+from ecg_grpo.checkpoints import COMPLETE, last_checkpoint, mark_complete, remove_checkpoints_after, scratch_directory
 
 PROGRAM = ROOT / "workflow_scripts/train_grpo.py"
 
 
-def checkpoint(scratch: Path, step: int, state: str | None = None) -> Path:
+def checkpoint(scratch: Path, step: int, damage: str | None = None) -> Path:
     folder = scratch / f"checkpoint-{step}"
-    folder.mkdir()
-    if state != "none":
-        (folder / "trainer_state.json").write_text(state or json.dumps({"global_step": step}))
+    (folder / "global_step").mkdir(parents=True)
+    for name in ("adapter_model.safetensors", "optimizer.pt", "global_step/shard.pt"):
+        (folder / name).write_bytes(b"weights" * 10)
+    if damage != "killed before the end":
+        mark_complete(folder)
+    if damage == "cut":
+        (folder / "optimizer.pt").write_bytes(b"weights")
+    if damage == "lost":
+        (folder / "global_step/shard.pt").unlink()
+    if damage == "mark cut":
+        (folder / COMPLETE).write_text((folder / COMPLETE).read_text()[:20])
     return folder
 
 
 @pytest.mark.parametrize(
-    ("states", "expected"),
+    ("damages", "expected"),
     [
         ({}, None),
         ({4: None}, 4),
         ({4: None, 8: None}, 8),
-        ({4: None, 8: "none"}, 4),  # killed before the trainer wrote its state
-        ({4: None, 8: '{"glob'}, 4),  # killed while it did
+        ({4: None, 8: "killed before the end"}, 4),
+        ({4: None, 8: "cut"}, 4),
+        ({4: None, 8: "lost"}, 4),
+        ({4: None, 8: "mark cut"}, 4),
+        ({4: "cut", 8: "lost"}, None),
         ({4: None, 10: None}, 4),  # the end itself: going on from there would train too far
         ({10: None}, None),
     ],
 )
-def test_the_last_whole_checkpoint_before_the_end_counts(tmp_path: Path, states: dict, expected: int | None) -> None:
-    from ecg_grpo.training import resume_point
-
-    for step, state in states.items():
-        checkpoint(tmp_path, step, state)
-    stage = Stage("test", 1, None)
-    found = resume_point(tmp_path, 10, stage)
-    assert found == (str(tmp_path / f"checkpoint-{expected}") if expected else None)
-    assert stage.facts.get("resumed_from_step") == expected
-    assert all(int(folder.name.split("-")[1]) <= (expected or 0) for folder in tmp_path.iterdir())
+def test_the_last_whole_checkpoint_before_the_end_counts(tmp_path: Path, damages: dict, expected: int | None) -> None:
+    for step, damage in damages.items():
+        checkpoint(tmp_path, step, damage)
+    found = last_checkpoint(tmp_path, 10)
+    assert found == (tmp_path / f"checkpoint-{expected}" if expected else None)
+    remove_checkpoints_after(tmp_path, found)
+    assert {int(folder.name.split("-")[1]) for folder in tmp_path.iterdir()} == {
+        step for step in damages if step <= (expected or 0)
+    }
 
 
 def test_scratch_belongs_to_settings_number_format_and_inputs(tmp_path: Path) -> None:

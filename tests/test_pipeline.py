@@ -210,7 +210,7 @@ def test_a_second_run_makes_the_same_artifacts(finished: Project, tiny_model: Pa
     same = [
         *(f"data/{name}.parquet" for name in ("train", "validation", "test", "quarantine", "dropped")),
         *("data/account.json", "data/data_report.json"),
-        *("sft_adapter/adapter_model.safetensors", "sft_model/manifest.json", "grpo/checkpoint/manifest.json"),
+        *("sft/checkpoint/manifest.json", "sft_model/manifest.json", "grpo/checkpoint/manifest.json"),
         *("grpo_model/manifest.json", "grpo/completions.parquet", "evaluation/comparison.json"),
         *(
             f"evaluation/{system}/{name}.parquet"

@@ -11,14 +11,16 @@ from conftest import ROOT
 from snakemake.utils import update_config
 
 from ecg_grpo.errors import InputError
+from ecg_grpo.metrics import METRICS
 from ecg_grpo.rewards import REWARDS
-from ecg_grpo.settings.grpo import GRPOSettings, RewardName
+from ecg_grpo.settings.grpo import GRPOSettings, MetricName, RewardName
 from ecg_grpo.settings.run import Settings, load_settings
 from ecg_grpo.settings.section import Section
 from ecg_grpo.settings.sft import SFTSettings
 from ecg_grpo.settings.training import LaunchSettings
 from write_config_schema import SCHEMA, config_schema
 
+ZERO2 = "config/deepspeed/zero2.json"
 OVERLAYS = sorted(file for file in (ROOT / "config").glob("*.yaml") if file.name != "config.yaml")
 
 
@@ -94,10 +96,33 @@ def test_reward_names_are_the_reward_functions() -> None:
         ({"base_model": {"source": "hub"}}, "base_model.hub must be given"),
         ({"base_model": {"source": "hub", "hub": {"repository": "a/b", "revision": "main"}}}, "base_model.hub.revision"),
         ({"data": {"test_fraction": 0.95}}, "must be less than 1"),
+        ({"grpo": {"rollout": "vllm-colocate", "launch": {"deepspeed": ZERO2}}}, "Two ways are safe"),
+        ({"grpo": {"rollout": "vllm-colocate", "lora": {"load_in_4bit": True}}}, "quantizes them anew"),
+        ({"grpo": {"lora": {"load_in_4bit": True}, "launch": {"deepspeed": ZERO2}}}, "cannot be sharded"),
+        ({"sft": {"lora": {"load_in_4bit": True}, "launch": {"deepspeed": ZERO2}}}, "cannot be sharded"),
+        ({"grpo": {"loss_type": "cispo"}}, "set it above 1"),
+        ({"grpo": {"loss_type": "luspo"}}, "needs importance_sampling_level sequence"),
+        ({"grpo": {"loss_type": "vespo", "rollout": "vllm-colocate"}}, "token_truncate or token_mask"),
+        ({"grpo": {"delta": 1.2}}, "delta must be above 1 + epsilon_high"),
+        ({"grpo": {"sync_ref_model": True, "lora": None}}, "needs beta above 0"),
+        ({"grpo": {"sync_ref_model": True, "beta": 0.1}}, "needs lora: null"),
+        ({"grpo": {"lora": {"target_modules": ".*(q_proj|lm_head)"}}}, "must leave lm_head out"),
+        ({"grpo": {"top_p": 0.9}}, "grpo.top_p: no such key"),
+        ({"grpo": {"top_k": 50}}, "grpo.top_k: no such key"),
+        ({"grpo": {"min_p": 0.1}}, "grpo.min_p: no such key"),
+        ({"grpo": {"epsilon": 1.0}}, "grpo.epsilon"),
+        ({"grpo": {"temperature": 0}}, "grpo.temperature"),
+        ({"grpo": {"vllm_tensor_parallel_size": 2, "rollout": "vllm-colocate"}}, "multiple of vllm_tensor_parallel_size"),
+        ({"grpo": {"vllm_server_base_url": "http://user:secret@host:1"}}, "grpo.vllm_server_base_url"),
+        ({"grpo": {"deliver": "best"}}, "deliver: best needs validation"),
+        ({"grpo": {"deliver": "best", "validation": {"eval_steps": 2}}}, "set validation.eval_steps (2) and save_steps (3)"),
+        ({"grpo": {"validation": {"metric": "concept_f1"}}}, "grpo.validation.metric"),
         (
-            {"grpo": {"rollout": "vllm-colocate", "launch": {"accelerate_config": "config/accelerate/zero2_offload.yaml"}}},
-            "lets the base weights drift",
+            {"grpo": {"dynamic_sampling": "redraw", "gradient_accumulation_steps": 1, "launch": {"processes": 2}}},
+            "whole groups",
         ),
+        ({"grpo": {"launch": {"processes": 3, "machines": 2}}}, "must be a multiple of machines"),
+        ({"difficulty_filter": {"min_reward": 0.9}}, "must be less than max_reward"),
     ],
 )
 def test_what_cannot_work_is_refused_with_its_key(change: dict, expected: str) -> None:
@@ -119,11 +144,21 @@ def test_a_section_survives_the_command_line_and_does_not_depend_on_key_order() 
 
 def test_the_launch_command() -> None:
     assert LaunchSettings().command() == "python"
-    assert LaunchSettings(processes=2).command() == "accelerate launch --num_processes 2"
-    with_file = LaunchSettings(accelerate_config="a z.yaml")
-    assert with_file.command() == "accelerate launch --num_processes 1 --config_file 'a z.yaml'"
-    assert with_file.files() == ["a z.yaml"]
+    assert LaunchSettings(deepspeed=ZERO2).command() == "python"
+    assert LaunchSettings(deepspeed=ZERO2).files() == [ZERO2]
     assert LaunchSettings().files() == []
+    here = LaunchSettings(processes=2).command()
+    # Without --multi_gpu, accelerate starts one process on a machine without a GPU and says nothing.
+    assert here.startswith("accelerate launch --multi_gpu --num_processes 2 --num_machines 1 ")
+    assert "srun" not in here
+    everywhere = LaunchSettings(processes=4, machines=2).command()
+    assert everywhere.startswith("srun --overlap --nodes 2 --ntasks-per-node 1 ")
+    assert "on_this_machine.sh accelerate launch --multi_gpu --num_processes 4 --num_machines 2" in everywhere
+
+
+def test_metrics_that_choose_a_checkpoint_are_no_rewards() -> None:
+    assert set(get_args(MetricName)) == {name for name, metric in METRICS.items() if metric.is_quality}
+    assert not set(get_args(MetricName)) & set(REWARDS)
 
 
 def test_the_readmes_example_is_valid_and_drops_the_demo_models_tokens() -> None:

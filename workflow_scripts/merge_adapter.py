@@ -17,7 +17,7 @@ PROMPTS = 8
 
 parser = StageParser("merge_adapter", __doc__)
 parser.add_input("--base-model", help="manifest.json of the model that the training started from")
-parser.add_input("--checkpoint", help="adapter_model.safetensors, or manifest.json of a full checkpoint")
+parser.add_input("--checkpoint", help="manifest.json of the adapter, or of a full checkpoint")
 parser.add_input("--validation", help=f"validation split (parquet); its first {PROMPTS} prompts serve the checks")
 parser.add_output("--manifest", help="manifest.json in the model directory to write")
 parser.add_settings("merge")
@@ -33,7 +33,7 @@ def merge_adapter(arguments: argparse.Namespace, stage: Stage) -> None:
     base = model_directory(arguments.base_model)
     prompts = [row["prompt"] for row in read_rows(arguments.validation, "prompt")[:PROMPTS]]
     with new_model_directory(arguments.manifest.parent) as directory:
-        checks = merge(base, arguments.checkpoint.parent, directory, prompts, settings)
+        checks = merge(base, model_directory(arguments.checkpoint), directory, prompts, settings)
     stage.facts["checks"] = checks
     stage.say(str(checks))
 

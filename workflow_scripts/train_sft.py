@@ -1,10 +1,11 @@
-"""Supervised fine-tuning: a LoRA adapter learns the reference answers.
+"""Supervised fine-tuning: an adapter, or the whole model, learns the reference answers.
 
 The loss covers the answer and its end token, never the prompt. Before the first step the validation loss is measured
-once: with a fresh adapter that is the base model's own. TRL trains, PEFT adapts.
+once: with a fresh adapter that is the base model's own. TRL trains, PEFT adapts, DeepSpeed shards when the launch
+configuration says so.
 
     python workflow_scripts/train_sft.py --help
-    accelerate launch --num_processes 8 workflow_scripts/train_sft.py ...
+    accelerate launch --multi_gpu --num_processes 8 workflow_scripts/train_sft.py ...
 """
 
 from __future__ import annotations
@@ -26,13 +27,11 @@ parser = StageParser("train_sft", __doc__)
 parser.add_input("--train", help="training split (parquet)")
 parser.add_input("--validation", help="validation split (parquet)")
 parser.add_input("--base-model", help="manifest.json of the base model")
-parser.add_input(
-    "--launch-files", nargs="*", default=[], metavar="FILE", help="configuration of accelerate and DeepSpeed, if any"
-)
-parser.add_output("--adapter", help="adapter_model.safetensors to write")
-parser.add_output("--adapter-config", help="adapter_config.json to write")
+parser.add_input("--launch-files", nargs="*", default=[], metavar="FILE", help="configuration of DeepSpeed, if any")
+parser.add_output("--checkpoint", help="manifest.json in the directory of the adapter, or whole model, to write")
 parser.add_output("--training-log", help="JSON lines to write, one a step")
 parser.add_argument("--scratch", type=Path, required=True, help="folder for checkpoints to resume from")
+parser.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's event files")
 parser.add_argument(
     "--grpo-prompts-per-step", type=int, default=0, help="refuse a training split that GRPO could not use afterwards"
 )
@@ -40,19 +39,31 @@ parser.add_settings("sft")
 
 
 def train_sft(arguments: argparse.Namespace, stage: Stage) -> None:
-    """Trains from the last checkpoint, if there is one, and delivers the adapter."""
+    """Trains from the last checkpoint, if there is one, and delivers the adapter or the model."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
     from ecg_grpo.device import prepare_device
-    from ecg_grpo.training import TrainingLog, deliver, deliver_adapter_config, load_for_training, lora_config, resume_point
+    from ecg_grpo.guards import Guards
+    from ecg_grpo.training import (
+        deliver,
+        deliver_checkpoint,
+        join_processes,
+        leave_processes,
+        load_for_training,
+        lora_config,
+        refuse_missing_packages,
+        run_trainer,
+        trainer_arguments,
+    )
+    from ecg_grpo.training_log import TrainingLog
 
     settings = SFTSettings.from_json(arguments.settings)
+    refuse_missing_packages(settings)
     require_one_grpo_batch(arguments.train, len(read_rows(arguments.train, "id")), arguments.grpo_prompts_per_step)
     dtype = prepare_device(settings.precision, stage)
     inputs = [arguments.train, arguments.validation, arguments.base_model, *arguments.launch_files]
     scratch = scratch_directory(arguments.scratch, __file__, arguments.settings, str(dtype), inputs)
-    model, tokenizer, machine_arguments = load_for_training(model_directory(arguments.base_model), dtype, full_parameter=False)
     splits = {
         name: [
             {"prompt": row["prompt"], "completion": [{"role": "assistant", "content": row["answer"]}]}
@@ -61,8 +72,19 @@ def train_sft(arguments: argparse.Namespace, stage: Stage) -> None:
         for name in ("train", "validation")
     }
     steps = settings.steps(len(splits["train"]))
-    checkpoint = resume_point(scratch, steps, stage)
-    log = TrainingLog(stage, scratch, {"loss": "loss", "validation_loss": "validation loss"})
+    join_processes(settings)
+    trainer_config = SFTConfig(
+        **trainer_arguments(settings, scratch, dtype),
+        completion_only_loss=True,
+        packing=False,  # without FlashAttention, records in one row would see each other
+        per_device_eval_batch_size=settings.per_device_train_batch_size,
+        eval_on_start=True,
+        eval_strategy="steps",
+        eval_steps=math.ceil(steps / settings.evaluations),
+    )
+    model, tokenizer = load_for_training(model_directory(arguments.base_model), dtype, settings)
+    shown = {"loss": "loss", "validation_loss": "validation loss", "tokens_per_second": "tokens/s"}
+    log = TrainingLog(stage, scratch, shown, Guards(None), arguments.tensorboard)
     trainer = SFTTrainer(
         model=model,
         processing_class=tokenizer,
@@ -70,30 +92,7 @@ def train_sft(arguments: argparse.Namespace, stage: Stage) -> None:
         train_dataset=Dataset.from_list(splits["train"]),
         eval_dataset=Dataset.from_list(splits["validation"]),
         callbacks=[log],
-        args=SFTConfig(
-            output_dir=str(scratch),
-            completion_only_loss=True,
-            packing=False,
-            max_length=settings.max_length,
-            per_device_eval_batch_size=settings.per_device_train_batch_size,
-            eval_on_start=checkpoint is None,
-            eval_strategy="steps",
-            eval_steps=math.ceil(steps / settings.evaluations),
-            save_steps=settings.save_steps,
-            **settings.model_dump(
-                include={
-                    *(
-                        "num_train_epochs",
-                        "per_device_train_batch_size",
-                        "gradient_accumulation_steps",
-                        "learning_rate",
-                    ),
-                    *("lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "gradient_checkpointing"),
-                    "seed",
-                }
-            ),
-            **machine_arguments,
-        ),
+        args=trainer_config,
     )
     for name, dataset in (("train", trainer.train_dataset), ("validation", trainer.eval_dataset)):
         if len(dataset) != len(splits[name]):
@@ -102,14 +101,12 @@ def train_sft(arguments: argparse.Namespace, stage: Stage) -> None:
                 f"the trainer kept {len(dataset)} of {len(splits[name])} records: some prompts fill sft.max_length",
                 "Raise sft.max_length or lower data.max_prompt_tokens.",
             )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    final = scratch / "final"
-    trainer.save_model(str(final))
+    final = run_trainer(trainer, scratch, steps, stage)
     if trainer.is_world_process_zero():
         deliver(log.file, arguments.training_log)
-        deliver_adapter_config(final / "adapter_config.json", arguments.adapter_config)
-        deliver(final / "adapter_model.safetensors", arguments.adapter)
+        deliver_checkpoint(final, arguments.checkpoint)
         shutil.rmtree(scratch)
+    leave_processes()
 
 
 if __name__ == "__main__":

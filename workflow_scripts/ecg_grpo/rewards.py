@@ -13,6 +13,7 @@ from functools import cache
 from nltk.stem import PorterStemmer
 from sacrebleu.metrics import CHRF
 
+from ecg_grpo.metrics import METRICS
 from ecg_grpo.prompts import extract_prediction
 
 RewardFunction = Callable[[str, str, str], float]
@@ -74,21 +75,29 @@ REWARDS: dict[str, RewardFunction] = {
 """Every reward function by the name that the configuration uses."""
 
 
-def trl_rewards(names: Iterable[str]) -> list[Callable[..., list[float]]]:
+def trl_rewards(names: Iterable[str], metric: str | None = None) -> list[Callable[..., list[float]]]:
     """The named reward functions as TRL calls them.
 
     TRL hands over `completions` (each a list with one assistant message) and the columns of the data set; `answer` is the
-    reference. The first function also puts the record's id and texts beside each logged completion.
+    reference. The first function also puts the record's id and texts beside each logged completion, and logs the mean of
+    an evaluation metric, which is no reward.
+
+    Args:
+        names: keys of `REWARDS`.
+        metric: key of `ecg_grpo.metrics.METRICS`, or None for none.
     """
-    return [_trl_reward(name, REWARDS[name], logs_record=index == 0) for index, name in enumerate(names)]
+    return [_trl_reward(name, REWARDS[name], index == 0, metric) for index, name in enumerate(names)]
 
 
-def _trl_reward(name: str, reward: RewardFunction, logs_record: bool) -> Callable[..., list[float]]:
-    def score(completions, question, answer, id, log_extra=None, **_: object) -> list[float]:
-        if logs_record and log_extra is not None:
+def _trl_reward(name: str, reward: RewardFunction, is_first: bool, metric: str | None) -> Callable[..., list[float]]:
+    def score(completions, question, answer, id, log_extra=None, log_metric=None, **_: object) -> list[float]:
+        predictions = [extract_prediction(completion[0]["content"]) for completion in completions]
+        if is_first and log_extra is not None:
             for column, values in (("id", id), ("question", question), ("answer", answer)):
                 log_extra(column, list(values))
-        predictions = [extract_prediction(completion[0]["content"]) for completion in completions]
+        if is_first and log_metric is not None and metric is not None:
+            for texts in zip(predictions, answer, strict=True):
+                log_metric(metric, METRICS[metric].score(*texts))
         return [reward(*texts) for texts in zip(predictions, answer, question, strict=True)]
 
     score.__name__ = name

@@ -1,11 +1,12 @@
-"""What SFT and GRPO training have in common: number format, weights, log."""
+"""What SFT and GRPO training have in common: device and processes, weights, trainer arguments, resuming, delivering."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import time
-from contextlib import suppress
+import socket
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,21 @@ from peft import LoraConfig
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
 )
 
-from ecg_grpo.files import new_file, write_json
-from ecg_grpo.progress import StageProgress
-from ecg_grpo.settings.training import LoraSettings
+from ecg_grpo.checkpoints import last_checkpoint, mark_complete, remove_checkpoints_after
+from ecg_grpo.errors import InputError
+from ecg_grpo.files import new_file, new_model_directory, write_json
+from ecg_grpo.settings.training import LoraSettings, TrainingSettings
 from ecg_grpo.stage import Stage
-
-TRAINING_LOG = "training_log.jsonl"
 
 
 def project_only_scored_tokens() -> None:
@@ -43,138 +45,209 @@ def project_only_scored_tokens() -> None:
         trl.trainer.utils._use_triton = lambda _device: True
 
 
-def load_for_training(
-    model: Path, dtype: torch.dtype, full_parameter: bool
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
-    """Model, tokenizer, and the trainer arguments that fit the number format.
+def refuse_missing_packages(settings: TrainingSettings) -> None:
+    """Says at once which package of another environment the settings need, before minutes are spent.
 
-    Frozen weights (LoRA) are held in `dtype`; the adapter itself is in float32. Weights that are trained themselves are
-    held in float32 and computed with in `dtype`, since updates would be lost in bfloat16's eight bits.
+    Raises:
+        InputError: DeepSpeed, bitsandbytes or a tracker is asked for and not installed, or 4 bits without a GPU.
+    """
+    if settings.launch.deepspeed is not None and find_spec("deepspeed") is None:
+        raise InputError("launch.deepspeed", "DeepSpeed is not installed", "Install envs/train_vllm.yaml or use --sdm conda.")
+    if settings.lora is not None and settings.lora.load_in_4bit:
+        if not torch.cuda.is_available():
+            raise InputError("lora.load_in_4bit", "4-bit weights need a CUDA GPU", "Set it to false here.")
+        if find_spec("bitsandbytes") is None:
+            raise InputError("lora.load_in_4bit", "bitsandbytes is not installed", "Run: pip install bitsandbytes==0.50.0")
+    for tracker in settings.report_to:
+        if find_spec(tracker) is None:
+            raise InputError("report_to", f"{tracker} is not installed", f"Run: pip install {tracker}")
+
+
+def join_processes(settings: TrainingSettings) -> None:
+    """Lets DeepSpeed find the other processes, or itself alone.
+
+    Call it before the trainer's arguments are made and a model is loaded: ZeRO-3 shards while loading.
+    """
+    if settings.launch.deepspeed is None:
+        return
+    if not torch.cuda.is_available():
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    if "RANK" not in os.environ:  # one process, started without a launcher
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    import deepspeed
+
+    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo")
+
+
+def leave_processes() -> None:
+    """Ends the communication between processes; not for a process in which vLLM ran, which does so itself."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def trainer_arguments(settings: TrainingSettings, scratch: Path, dtype: torch.dtype) -> dict[str, Any]:
+    """The trainer's arguments, as far as SFT and GRPO share them.
+
+    Args:
+        settings: the stage's section.
+        scratch: folder for checkpoints.
+        dtype: what `device.choose_dtype` said.
+    """
+    on_gpu = torch.cuda.is_available()
+    frozen_in_dtype = settings.lora is not None and settings.launch.deepspeed is None
+    return {
+        **settings.trainer_arguments(),
+        "output_dir": str(scratch),
+        "use_cpu": not on_gpu,
+        # Frozen weights are held in the number format itself; weights that are trained are computed with in it.
+        "bf16": dtype == torch.bfloat16 and (not frozen_in_dtype or holds_base_in_float32(settings)),
+        "deepspeed": settings.launch.deepspeed,
+        "optim": "adamw_torch_fused" if on_gpu and settings.launch.deepspeed is None else "adamw_torch",
+        "disable_tqdm": True,
+        "report_to": list(settings.report_to) or "none",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # the guards are to see what it would hide
+        "save_total_limit": 2,
+        "dataloader_pin_memory": on_gpu,
+    }
+
+
+def holds_base_in_float32(settings: TrainingSettings) -> bool:
+    """Whether frozen weights stay in float32: vLLM gets them merged with the adapter again and again, which bfloat16 wears."""
+    return settings.lora is not None and bool(getattr(settings, "uses_vllm", False))
+
+
+def load_for_training(
+    model: Path, dtype: torch.dtype, settings: TrainingSettings
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer.
+
+    Frozen weights (LoRA) are held in `dtype`, or in 4 bits; the adapter itself is in float32. Weights that are trained
+    themselves are held in float32, since updates would be lost in bfloat16's eight bits; DeepSpeed keeps such a copy itself.
 
     Args:
         model: model directory.
         dtype: what `device.choose_dtype` said.
-        full_parameter: every parameter is trained.
+        settings: the stage's section.
     """
-    held = torch.float32 if full_parameter else dtype
     project_only_scored_tokens()
-    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=held)
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    arguments = {
-        "use_cpu": not torch.cuda.is_available(),
-        "bf16": full_parameter and dtype == torch.bfloat16,
-        "disable_tqdm": True,
-        "report_to": "none",
-        "logging_steps": 1,
-        "save_total_limit": 2,
-        "dataloader_pin_memory": torch.cuda.is_available(),
-    }
-    return loaded, tokenizer, arguments
+    trained_in_float32 = settings.lora is None and settings.launch.deepspeed is None
+    held = torch.float32 if trained_in_float32 or holds_base_in_float32(settings) else dtype
+    options: dict[str, Any] = {"dtype": held}
+    if settings.lora is not None and settings.lora.load_in_4bit:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        )
+    loaded = AutoModelForCausalLM.from_pretrained(model, **options)
+    return loaded, AutoTokenizer.from_pretrained(model)
 
 
-def lora_config(settings: LoraSettings) -> LoraConfig:
-    """PEFT's configuration of the adapter."""
-    return LoraConfig(task_type="CAUSAL_LM", bias="none", **settings.model_dump())
+def lora_config(settings: LoraSettings | None) -> LoraConfig | None:
+    """PEFT's configuration of the adapter; None trains every parameter."""
+    if settings is None:
+        return None
+    return LoraConfig(task_type="CAUSAL_LM", bias="none", **settings.model_dump(exclude={"load_in_4bit"}))
 
 
-def resume_point(scratch: Path, steps: int, stage: Stage) -> str | None:
-    """The checkpoint from which a killed run of the same training goes on.
+class MarkCheckpoints(TrainerCallback):
+    """Marks every checkpoint that all processes have finished."""
 
-    A checkpoint that the kill left half-written is removed, and so is one at the training's end: the trainer would go on
-    past it, where the unbroken run stopped. The one before serves then.
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if state.is_world_process_zero:
+            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def run_trainer(trainer: Trainer, scratch: Path, steps: int, stage: Stage) -> Path:
+    """Trains from the last whole checkpoint to the end and saves what came out, in every process.
 
     Args:
+        trainer: SFT or GRPO.
         scratch: directory with the checkpoints.
         steps: the training's optimizer steps.
         stage: the running stage.
+
+    Returns:
+        The folder with the final adapter or model.
+
+    Raises:
+        InputError: there is no room for a checkpoint.
     """
-    checkpoints = {int(folder.name.rsplit("-", 1)[1]): folder for folder in scratch.glob("checkpoint-*")}
-    for step, folder in sorted(checkpoints.items(), reverse=True):
-        try:
-            # The trainer writes this file last.
-            whole = json.loads((folder / "trainer_state.json").read_text())["global_step"] == step
-        except (OSError, ValueError, KeyError):
-            whole = False
-        if whole and step < steps:
-            stage.say(f"resuming from {folder}")
-            stage.facts["resumed_from_step"] = step
-            return str(folder)
-        shutil.rmtree(folder)
-    return None
+    everyone = trainer.accelerator.wait_for_everyone
+    checkpoint = last_checkpoint(scratch, steps)
+    everyone()  # all have looked before one tidies up
+    if trainer.is_world_process_zero():
+        remove_checkpoints_after(scratch, checkpoint)
+    everyone()
+    if checkpoint is not None:
+        stage.say(f"resuming from {checkpoint}")
+        stage.facts["resumed_from_step"] = int(checkpoint.name.rsplit("-", 1)[1])
+    trainer.args.eval_on_start = trainer.args.eval_on_start and checkpoint is None
+    trainer.add_callback(MarkCheckpoints())
+    final = scratch / "final"
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.save_model(str(final))
+    except Exception as error:
+        if _is_for_want_of_room(error, scratch):
+            raise InputError(
+                scratch,
+                f"no room for a checkpoint ({shutil.disk_usage(scratch).free // 2**20} MiB left)",
+                "Make room and run snakemake again; it goes on from the checkpoint before.",
+            ) from error
+        raise
+    everyone()
+    return final
 
 
-class TrainingLog(TrainerCallback):
-    """Writes one JSON line a step and shows the step's figures.
-
-    Every line has `step` and `seconds` (since training began, over all sittings); a training step has `loss`,
-    `learning_rate` and `tokens`, a validation has `validation_loss`, and whatever else the trainer measures keeps its
-    name. A resumed run keeps the lines up to its checkpoint.
-    """
-
-    def __init__(self, stage: Stage, scratch: Path, figures: dict[str, str]) -> None:
-        """
-        Args:
-            stage: the running stage.
-            scratch: where the growing log is kept.
-            figures: what is shown of a step: name in the log → label.
-        """
-        self._stage, self._file, self._figures = stage, scratch / TRAINING_LOG, figures
-        self._progress: StageProgress | None = None
-        self._started = time.monotonic()
-
-    @property
-    def file(self) -> Path:
-        """The growing log."""
-        return self._file
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        if not state.is_world_process_zero:
-            return
-        kept = [line for line in self._lines() if line["step"] <= state.global_step] if state.global_step else []
-        self._file.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self._started = time.monotonic() - (kept[-1]["seconds"] if kept else 0)
-        self._progress = StageProgress(self._stage, state.max_steps, state.global_step)
-        self._progress.__enter__()
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: object,
-    ) -> None:
-        if not state.is_world_process_zero or self._progress is None or not logs or "train_runtime" in logs:
-            return
-        names = {"num_tokens": "tokens", "eval_loss": "validation_loss"}
-        entry: dict[str, Any] = {"step": state.global_step, "seconds": round(time.monotonic() - self._started, 2)}
-        entry |= {names.get(name, name): value for name, value in logs.items()}
-        with self._file.open("a") as stream:
-            stream.write(json.dumps(entry) + "\n")
-        shown = [f"{label} {entry[name]:.4g}" for name, label in self._figures.items() if entry.get(name) is not None]
-        self._progress.step(state.global_step, "  ".join(shown))
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        if self._progress is not None:
-            self._progress.__exit__(None, None, None)
-
-    def _lines(self) -> list[dict[str, Any]]:
-        entries = []
-        for line in self._file.read_text().splitlines() if self._file.exists() else []:
-            with suppress(ValueError):  # a kill may have torn the last line
-                entries.append(json.loads(line))
-        return entries
-
-
-def deliver_adapter_config(source: Path, target: Path) -> None:
-    """Writes PEFT's adapter configuration with its modules in order; PEFT writes a set, in another order every time."""
-    configuration = json.loads(source.read_text())
-    if isinstance(configuration["target_modules"], list):
-        configuration["target_modules"].sort()
-    write_json(target, configuration)
+def _is_for_want_of_room(error: BaseException | None, folder: Path) -> bool:
+    """Whether writing failed because a disk is full; torch and safetensors each say so in their own words."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (28, 122):  # ENOSPC, EDQUOT
+            return True
+        text = str(error)
+        if "No space left" in text or "os error 28" in text:
+            return True
+        if ("PytorchStreamWriter" in text or "inline_container" in text) and shutil.disk_usage(folder).free < 2**24:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def deliver(source: Path, target: Path) -> None:
     """Copies a finished file out of the scratch folder; it appears whole or not at all."""
     with new_file(target) as partial:
         shutil.copyfile(source, partial)
+
+
+def deliver_checkpoint(final: Path, manifest: Path) -> None:
+    """Copies an adapter, or a whole model, out of the scratch folder into the directory of a manifest."""
+    with new_model_directory(manifest.parent) as directory:
+        for file in final.iterdir():
+            if file.name == "adapter_config.json":
+                _write_adapter_config(file, directory / file.name)
+            elif file.suffix in (".json", ".safetensors"):
+                shutil.copyfile(file, directory / file.name)
+
+
+def _write_adapter_config(source: Path, target: Path) -> None:
+    """PEFT writes the adapter's modules as a set, in another order every time; here they are in order."""
+    configuration = json.loads(source.read_text())
+    if isinstance(configuration["target_modules"], list):
+        configuration["target_modules"].sort()
+    write_json(target, configuration)
+
+
+def evenly(rows: list[dict[str, Any]], most: int, multiple_of: int) -> list[dict[str, Any]]:
+    """At most so many rows, spread evenly over all of them; a full multiple if there are enough for one.
+
+    A mean over equal batches is then the mean over the rows.
+    """
+    number = min(most, len(rows))
+    if number > multiple_of:
+        number -= number % multiple_of
+    return [rows[index * len(rows) // number] for index in range(number)]

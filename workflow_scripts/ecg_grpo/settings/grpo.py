@@ -7,17 +7,41 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from ecg_grpo.settings.section import Precision, Section
-from ecg_grpo.settings.training import LaunchSettings, LoraSettings
+from ecg_grpo.settings.guards import GuardSettings
+from ecg_grpo.settings.section import Section
+from ecg_grpo.settings.training import TrainingSettings
 
 RewardName = Literal["concept_f1", "chrf", "length_agreement"]
 """The reward functions of `ecg_grpo.rewards.REWARDS`; a test holds the two lists equal."""
 
+MetricName = Literal["rouge_l", "bleu_1", "meteor", "token_f1"]
+"""The quality metrics of `ecg_grpo.metrics.METRICS`; a test holds the two lists equal."""
 
-class GRPOSettings(Section):
-    """Section `grpo`; names and meanings are those of TRL's GRPOConfig (Shao et al. 2024, arXiv 2402.03300)."""
 
-    num_train_epochs: float = Field(1, gt=0, description="Passes over the training prompts, unless max_steps is set.")
+class ValidationSettings(Section):
+    """How the policy is validated while it trains: greedy answers to prompts of the validation split."""
+
+    eval_steps: int = Field(50, ge=1, description="Optimizer steps between two validations; one comes before the first step.")
+    prompts: int = Field(
+        64, ge=1, description="Prompts of the validation split, evenly over it; fewer if they do not fill the last batch."
+    )
+    per_device_eval_batch_size: int = Field(16, ge=1, description="Prompts answered at once by one process.")
+    metric: MetricName = Field(
+        "rouge_l", description="What decides which checkpoint is best: an evaluation metric, never the reward."
+    )
+
+
+class GRPOSettings(TrainingSettings):
+    """Section `grpo`; names and meanings are those of TRL's GRPOConfig (Shao et al. 2024, arXiv 2402.03300).
+
+    top_p, top_k, min_p and repetition_penalty are missing on purpose: samples must come from the policy itself, or the
+    importance ratio is wrong.
+    """
+
+    NOT_THE_TRAINERS = TrainingSettings.NOT_THE_TRAINERS | {
+        *("rewards", "rollout", "validation", "deliver", "guards", "dynamic_sampling", "dynamic_sampling_rounds")
+    }
+
     max_steps: int = Field(-1, ge=-1, description="Optimizer steps; -1 leaves it to num_train_epochs.")
     per_device_train_batch_size: int = Field(8, ge=1, description="Completions in one backward pass of one process.")
     gradient_accumulation_steps: int = Field(8, ge=1, description="Backward passes for one optimizer step.")
@@ -28,54 +52,100 @@ class GRPOSettings(Section):
         "constant_with_warmup", description="How the learning rate falls."
     )
     warmup_steps: float = Field(0.05, ge=0, description="Steps in which the learning rate rises; below 1 a share of all.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     max_completion_length: int = Field(256, ge=1, description="Longest completion in tokens.")
     temperature: float = Field(1.0, gt=0, description="Sampling temperature of the rollouts.")
     beta: float = Field(0.0, ge=0, description="Weight of the KL penalty towards the SFT model; 0 leaves it out.")
-    epsilon: float = Field(0.2, gt=0, description="Lower clip range of the importance ratio.")
-    epsilon_high: float | None = Field(None, gt=0, description="Upper clip range; null takes epsilon (DAPO: 0.28).")
+    epsilon: float = Field(0.2, gt=0, lt=1, description="Lower clip range of the importance ratio.")
+    epsilon_high: float | None = Field(
+        None, gt=0, description="Upper clip range; null takes epsilon (DAPO: 0.28; cispo: the largest ratio itself, 5)."
+    )
+    delta: float | None = Field(
+        None, gt=0, description="Upper bound of the ratio for negative advantages too (INTELLECT-2, arXiv 2505.07291)."
+    )
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = Field(
-        "dapo", description="How token losses are averaged."
+        "dapo", description="How token losses are averaged. GSPO is grpo with importance_sampling_level sequence."
+    )
+    importance_sampling_level: Literal["token", "sequence"] = Field(
+        "token", description="One importance ratio a token, or one a completion (GSPO, arXiv 2507.18071)."
     )
     scale_rewards: Literal["group", "batch", "none"] = Field("group", description="What the rewards' spread is divided by.")
+    multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = Field(
+        "sum_then_normalize", description="Rewards are summed and then normalized, or the other way round (GDPO)."
+    )
     mask_truncated_completions: bool = Field(
         False, description="Leave completions that hit max_completion_length out of the loss."
     )
+    top_entropy_quantile: float = Field(
+        1.0, gt=0, le=1, description="Share of tokens, those of highest entropy, that the loss covers (arXiv 2506.01939)."
+    )
+    entropy_coef: float = Field(0.0, ge=0, description="Weight of the entropy bonus.")
+    use_adaptive_entropy: bool = Field(False, description="Move entropy_coef towards entropy_target (arXiv 2505.22312).")
+    entropy_target: float = Field(0.2, ge=0, description="Entropy in nats per token below which the bonus grows.")
+    sync_ref_model: bool = Field(False, description="Let the reference model follow the policy (TR-DPO); needs beta > 0.")
+    ref_model_mixup_alpha: float = Field(0.6, gt=0, le=1, description="The policy's share in a new reference model.")
+    ref_model_sync_steps: int = Field(512, ge=1, description="Steps between two new reference models.")
+    dynamic_sampling: Literal["redraw", "replace"] | None = Field(
+        None,
+        description="What becomes of groups whose rewards have no spread: null trains on them in vain, redraw samples their "
+        "prompts again, replace samples other prompts in their place (DAPO, arXiv 2503.14476).",
+    )
+    dynamic_sampling_rounds: int = Field(2, ge=1, description="How often at most a batch of completions is mended.")
     rewards: dict[RewardName, float] = Field(
         default_factory=lambda: {"concept_f1": 1.0, "chrf": 0.5, "length_agreement": 0.5},
         description="Reward functions and their weights in the sum. A file given with --configfile adds to this map; "
         "weight 0 takes one out of the sum and only logs it.",
     )
-    lora: LoraSettings | None = Field(
-        default_factory=LoraSettings, description="Train an adapter; null trains every parameter."
-    )
-    rollout: Literal["transformers", "vllm-colocate"] = Field(
-        "transformers", description="The engine that samples completions."
+    rollout: Literal["transformers", "vllm-colocate", "vllm-server"] = Field(
+        "transformers",
+        description="The engine that samples: the model itself, vLLM in the training processes, or a vLLM server with "
+        "GPUs of its own.",
     )
     vllm_gpu_memory_utilization: float = Field(
-        0.3, gt=0, lt=1, description="Share of the GPU's memory that a colocated vLLM engine takes."
+        0.3, gt=0, lt=1, description="Share of a GPU's memory that the vLLM engine takes, weights and cache."
     )
-    precision: Precision = Field("auto", description="Number format of the weights while training.")
-    gradient_checkpointing: bool = Field(
-        False, description="Recompute activations in the backward pass: less memory, about a third more time."
+    vllm_tensor_parallel_size: int = Field(1, ge=1, description="GPUs that share one vLLM engine.")
+    vllm_enable_sleep_mode: bool = Field(False, description="Colocated vLLM gives its memory up while the policy trains.")
+    vllm_importance_sampling_mode: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = Field(
+        "sequence_mask", description="How the difference between vLLM's and the trainer's probabilities is made up for."
     )
-    save_steps: int = Field(10, ge=1, description="A checkpoint to resume from every so many steps.")
-    seed: int = Field(42, ge=0, description="Seed of sampling, of the adapter's first weights and of the order.")
-    launch: LaunchSettings = Field(default_factory=LaunchSettings, description="How the program is started.")
+    vllm_importance_sampling_clip_max: float = Field(3.0, gt=1, description="Largest ratio of the two probabilities.")
+    vllm_server_base_url: str | None = Field(
+        None,
+        pattern=r"^http://[^/@\s]+$",
+        description="A running server (`http://host:port`); null starts one on this machine's GPUs after the training's.",
+    )
+    validation: ValidationSettings | None = Field(
+        None, description="Validate while training; null leaves it to the evaluation at the end."
+    )
+    deliver: Literal["last", "best"] = Field(
+        "last", description="The checkpoint that the stage delivers; `best` by validation.metric."
+    )
+    guards: GuardSettings = Field(default_factory=GuardSettings, description="What stops a run early.")
 
     @property
     def completions_per_step(self) -> int:
         """Completions, over all processes, for one optimizer step."""
-        return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.launch.processes
+        return self.sequences_per_step
 
     @property
     def prompts_per_step(self) -> int:
         """Prompts, over all processes, for one optimizer step."""
         return self.completions_per_step // self.num_generations
 
-    def on_plain_python(self) -> bool:
-        """Whether neither DeepSpeed nor vLLM is needed."""
-        return self.launch.accelerate_config is None and self.rollout == "transformers"
+    @property
+    def uses_vllm(self) -> bool:
+        """Whether vLLM samples the completions."""
+        return self.rollout != "transformers"
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one machine that the stage takes where there are any."""
+        own_server = self.rollout == "vllm-server" and self.vllm_server_base_url is None
+        return self.launch.processes // self.launch.machines + (self.vllm_tensor_parallel_size if own_server else 0)
+
+    def needs_gpu_packages(self) -> bool:
+        """Whether DeepSpeed or vLLM is needed."""
+        return self.launch.deepspeed is not None or self.uses_vllm
 
     def steps(self, prompts: int) -> int:
         """Optimizer steps for so many training prompts; a last batch that is not full is left out by the trainer."""
@@ -85,11 +155,17 @@ class GRPOSettings(Section):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
+        sizes = "per_device_train_batch_size x gradient_accumulation_steps"
         if self.completions_per_step % self.num_generations:
             raise ValueError(
-                f"per_device_train_batch_size x gradient_accumulation_steps x launch.processes is "
-                f"{self.completions_per_step} completions a step, which is no multiple of num_generations "
-                f"({self.num_generations})"
+                f"{sizes} x launch.processes is {self.completions_per_step} completions a step, which is no multiple of "
+                f"num_generations ({self.num_generations})"
+            )
+        in_one_process = self.completions_per_step // self.launch.processes
+        if self.dynamic_sampling and in_one_process % self.num_generations:
+            raise ValueError(
+                f"dynamic_sampling needs whole groups in every process, but {sizes} is {in_one_process}, which is no "
+                f"multiple of num_generations ({self.num_generations})"
             )
         if self.max_steps == 0:
             raise ValueError("max_steps must be -1 or at least 1")
@@ -100,10 +176,53 @@ class GRPOSettings(Section):
             )
         if len(self.rewards) < 1 or not any(self.rewards.values()):
             raise ValueError("rewards must name at least one reward function with a weight other than 0")
-        if self.lora is not None and self.launch.accelerate_config and self.rollout != "transformers":
+        return self
+
+    @model_validator(mode="after")
+    def _loss_is_one_that_trains(self) -> Self:
+        if self.loss_type == "cispo" and (self.epsilon_high or 0) <= 1:
+            raise ValueError("loss_type cispo takes epsilon_high as the largest ratio: set it above 1, e.g. to 5")
+        if self.loss_type == "luspo" and self.importance_sampling_level != "sequence":
+            raise ValueError("loss_type luspo needs importance_sampling_level sequence")
+        if self.loss_type == "vespo" and self.uses_vllm and not self.vllm_importance_sampling_mode.startswith("token"):
+            raise ValueError("loss_type vespo needs vllm_importance_sampling_mode token_truncate or token_mask")
+        if self.delta is not None and self.delta <= 1 + (self.epsilon_high or self.epsilon):
+            raise ValueError("delta must be above 1 + epsilon_high, or it clips what the other bound lets through")
+        if self.sync_ref_model and self.beta == 0:
+            raise ValueError("sync_ref_model needs beta above 0: without it there is no reference model")
+        if self.sync_ref_model and self.lora is not None:
+            raise ValueError("sync_ref_model needs lora: null; with an adapter the reference is the SFT model itself")
+        if self.lora is not None and "lm_head" in self.lora.target_modules:
+            raise ValueError("lora.target_modules must leave lm_head out: its adapter would never be trained")
+        return self
+
+    @model_validator(mode="after")
+    def _rollouts_come_from_the_policy(self) -> Self:
+        if self.lora is not None and self.launch.deepspeed and self.uses_vllm and self.precision != "float32":
             raise ValueError(
-                "LoRA with DeepSpeed and vLLM rollouts lets the base weights drift, since every synchronisation merges "
-                "and unmerges the adapter in bfloat16; train every parameter (lora: null), or leave "
-                "launch.accelerate_config out"
+                "LoRA with DeepSpeed in bfloat16 and vLLM rollouts lets the base weights drift, since every "
+                "synchronisation merges and unmerges the adapter in bfloat16. Two ways are safe: train every parameter "
+                "(lora: null), or leave DeepSpeed out (launch.deepspeed: null), which keeps the base in float32"
+            )
+        if self.lora is not None and self.lora.load_in_4bit and self.uses_vllm:
+            raise ValueError(
+                "lora.load_in_4bit with vLLM rollouts lets the base weights drift, since every synchronisation "
+                "quantizes them anew; set rollout: transformers"
+            )
+        if self.rollout == "vllm-colocate" and self.launch.processes % self.vllm_tensor_parallel_size:
+            raise ValueError(
+                f"launch.processes ({self.launch.processes}) must be a multiple of vllm_tensor_parallel_size "
+                f"({self.vllm_tensor_parallel_size})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_best_checkpoint_can_be_known(self) -> Self:
+        if self.deliver == "best" and self.validation is None:
+            raise ValueError("deliver: best needs validation")
+        if self.deliver == "best" and self.validation is not None and self.validation.eval_steps != self.save_steps:
+            raise ValueError(
+                f"deliver: best needs a checkpoint for every validation: set validation.eval_steps "
+                f"({self.validation.eval_steps}) and save_steps ({self.save_steps}) equal"
             )
         return self

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from ecg_grpo.errors import InputError
 from ecg_grpo.settings.base_model import BaseModelSettings
 from ecg_grpo.settings.data import DataSettings
+from ecg_grpo.settings.difficulty_filter import DifficultyFilterSettings
 from ecg_grpo.settings.evaluation import EvaluationSettings
 from ecg_grpo.settings.grpo import GRPOSettings
 from ecg_grpo.settings.merge import MergeSettings
@@ -30,6 +31,9 @@ class Settings(Section):
     data: DataSettings = Field(default_factory=DataSettings, description="Raw files, splits, lengths.")
     sft: SFTSettings = Field(default_factory=SFTSettings, description="Supervised fine-tuning.")
     merge: MergeSettings = Field(default_factory=MergeSettings, description="Adapter and base become one model.")
+    difficulty_filter: DifficultyFilterSettings = Field(
+        default_factory=DifficultyFilterSettings, description="Which training prompts GRPO leaves out."
+    )
     grpo: GRPOSettings = Field(default_factory=GRPOSettings, description="Reinforcement learning.")
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="Answers and comparison.")
     report: ReportSettings = Field(default_factory=ReportSettings, description="The page at the end.")
