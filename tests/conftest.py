@@ -31,10 +31,17 @@ class Project:
 
     folder: Path
 
-    def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def snakemake(
+        self, *arguments: str, check: bool = True, environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Runs snakemake there, as a user would."""
         run = subprocess.run(
-            ["snakemake", "--cores", "2", *arguments], cwd=self.folder, capture_output=True, text=True, check=False
+            ["snakemake", "--cores", "2", *arguments],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
         )
         if check and run.returncode:
             logs = "\n".join(file.read_text()[-3000:] for file in self.folder.glob("results/*/logs/*.log"))
@@ -64,6 +71,11 @@ class Project:
         text = path.read_text()
         assert text.count(old) == 1, f"{file} has {old!r} {text.count(old)} times"
         path.write_text(text.replace(old, new))
+
+    def forget(self, *results: str) -> None:
+        """Deletes folders of the results."""
+        for name in results:
+            shutil.rmtree(self.results() / name, ignore_errors=True)
 
 
 def _update(configuration: dict, changes: dict) -> None:
@@ -152,6 +164,15 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def vllm_environment() -> dict[str, str]:
+    """Environment variables with which a rule's `python` and `accelerate` are those that have vLLM and DeepSpeed."""
+    folder = ROOT / ".venv-vllm"
+    if not (folder / "complete").exists():
+        pytest.skip("no .venv-vllm: run `make env-vllm`")
+    return os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
 
 
 @pytest.fixture

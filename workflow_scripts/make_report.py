@@ -43,6 +43,8 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
     quality = {entry["name"]: entry["label"] for entry in comparison["metrics"] if entry["is_quality"]}
     pairs = [(later, earlier) for earlier, later in combinations(models, 2)]
     losses = [entry["validation_loss"] for entry in sft_log if "validation_loss" in entry]
+    stages = [read_stage(file) for file in arguments.stages]
+    validation = charts.validation_chart(grpo_log, quality)
     environment = Environment(loader=FileSystemLoader(arguments.template.parent), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template(arguments.template.name).render(
         settings=settings,
@@ -59,9 +61,15 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
         records=side_by_side(arguments.answers, arguments.scores, settings.max_answers),
         rollouts=evenly(read_rows(arguments.completions), settings.max_rollouts),
         reward_names=sorted(
-            name.split("/")[1] for name in grpo_log[0] if name.startswith("rewards/") and name.endswith("/mean")
+            {
+                name.split("/")[1]
+                for entry in grpo_log
+                for name in entry
+                if name.startswith("rewards/") and name.endswith("/mean")
+            }
         ),
-        stages=[read_stage(file) for file in arguments.stages],
+        stages=stages,
+        grpo_facts=next((entry["facts"] for entry in stages if entry["stage"] == "train_grpo"), {}),
         plotly_script=charts.plotly_script(),
         charts={
             "differences": charts.as_div(
@@ -70,6 +78,8 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
             "sft": charts.as_div(charts.sft_chart(sft_log), "chart-sft"),
             "reward": charts.as_div(charts.reward_chart(grpo_log), "chart-reward"),
             "length": charts.as_div(charts.length_chart(grpo_log), "chart-length"),
+            "health": charts.as_div(charts.health_chart(grpo_log), "chart-health"),
+            "validation": validation and charts.as_div(validation, "chart-validation"),
         },
     )
     with new_file(arguments.page) as partial:

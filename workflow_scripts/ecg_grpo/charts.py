@@ -105,6 +105,38 @@ def length_chart(log: Sequence[Entry]) -> go.Figure:
     return figure
 
 
+def health_chart(log: Sequence[Entry]) -> go.Figure:
+    """What shows early that GRPO goes wrong: entropy, divergence from the SFT model, samples that are not the policy's."""
+    figure = _figure()
+    steps = [entry for entry in log if "reward" in entry]
+    for name, label, colour in (
+        ("entropy", "entropy (nats per token)", COLOURS["grpo"]),
+        ("kl", "KL from the SFT model (nats per token)", "#805ad5"),
+        ("frac_reward_zero_std", "share of groups without spread", "#b7791f"),
+        ("sampling/sampling_logp_difference/mean", "|log p(trainer) - log p(sampler)|", "#c53030"),
+    ):
+        if any(entry.get(name) is not None for entry in steps):
+            figure.add_trace(_line(steps, name, label, colour, "lines"))
+    return figure
+
+
+def validation_chart(log: Sequence[Entry], metrics: Mapping[str, str]) -> go.Figure | None:
+    """Greedy answers to validation prompts while GRPO trains: a metric that is no reward, and the reward; None without them.
+
+    Args:
+        log: GRPO's training log.
+        metrics: labels of the quality metrics by name.
+    """
+    entries = [entry for entry in log if any(f"eval_{name}" in entry for name in metrics)]
+    if not entries:
+        return None
+    (name,) = [name for name in metrics if f"eval_{name}" in entries[0]]
+    figure = _figure()
+    figure.add_trace(_line(entries, f"eval_{name}", f"{metrics[name]}, no reward", COLOURS["sft"], "lines+markers"))
+    figure.add_trace(_line(entries, "eval_reward", "reward", COLOURS["grpo"], "lines+markers"))
+    return figure
+
+
 def share_chart(shares: Sequence[Entry]) -> go.Figure:
     """Share of each task's records in each split, one bar a task, with a line where a split should end.
 

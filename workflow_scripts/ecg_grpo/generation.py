@@ -168,6 +168,7 @@ def _by_vllm(
     vllm = import_vllm()
     tokenizer = AutoTokenizer.from_pretrained(model_directory)
     _, token_ids = _render(tokenizer, prompts)
+    on_cpu = not torch.cuda.is_available()
     engine = vllm.LLM(
         model=str(model_directory),
         dtype=str(dtype).removeprefix("torch."),
@@ -175,7 +176,9 @@ def _by_vllm(
         max_model_len=max(map(len, token_ids), default=0) + max_new_tokens,
         gpu_memory_utilization=gpu_memory_utilization,
         seed=sampling.seed,
-        enforce_eager=not torch.cuda.is_available(),  # a processor would wait for a compiler
+        enforce_eager=on_cpu,  # a processor would wait for a compiler
+        # A prompt that is read in parts winds its random numbers back, which a processor's generator cannot do.
+        enable_chunked_prefill=not on_cpu,
     )
     # Sample i of a prompt draws with the prompt's seed + i; one seed for all would draw alike for every prompt.
     seeds = random.Random(sampling.seed)
