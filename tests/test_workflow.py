@@ -122,14 +122,6 @@ def test_raw_files_are_fetched_only_where_no_folder_is_named(project: Project) -
     assert "Cardiology Knowledge" not in plan
 
 
-def test_the_production_configuration_plans_without_gpu_and_hub(project: Project) -> None:
-    jobs = project.jobs("--configfile", "config/llama-3.2-3b.yaml")
-    assert {"fetch_base_model", "train_grpo"} <= jobs
-    plan = project.snakemake("grpo", "-n", "-p", "--configfile", "config/llama-3.2-3b.yaml").stdout
-    assert "accelerate launch --num_processes 1 --config_file config/accelerate/zero2_offload.yaml" in plan
-    assert "results/llama-3.2-3b/grpo_model" in plan
-
-
 def test_an_overlay_changes_only_what_it_names(project: Project) -> None:
     overlay = project.folder / "overlay.yaml"
     overlay.write_text("run: other\ngrpo:\n  learning_rate: 0.5\n")

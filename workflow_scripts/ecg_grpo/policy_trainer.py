@@ -76,16 +76,22 @@ class PolicyTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Batch:
         batch = super()._generate_and_score_completions(inputs)
-        if self._dynamic_sampling is None or not self.model.training:
+        if not self.model.training:
             return batch
-        metrics = self._metrics["train"]
-        size, started = self.num_generations, time.monotonic()
-        scaled = self.scale_rewards == "group" or self.multi_objective_aggregation == "normalize_then_sum"
-        zero = 5e-3 if scaled else 1e-6  # a rounding error divided by TRL's 1e-4 in place of a spread, or as it is
+        metrics, size, started = self._metrics["train"], self.num_generations, time.monotonic()
+        # Rounding errors: divided by TRL's 1e-4 in place of a group's spread, by the batch's spread, or as they are.
+        by_group = self.scale_rewards == "group" or self.multi_objective_aggregation == "normalize_then_sum"
+        zero = 5e-3 if by_group else 1e-4 if self.scale_rewards == "batch" else 1e-6
         flat = groups_without_spread(batch["advantages"], size, zero)
         every_flat: list[list[int]] = gather_object([flat])
         groups = len(inputs) // size * self.accelerator.num_processes
-        metrics["dynamic_sampling/groups_without_spread"].append(sum(map(len, every_flat)) / groups)
+        share = sum(map(len, every_flat)) / groups
+        # TRL looks at the whole batch's spread where it does not scale by the group's.
+        metrics["frac_reward_zero_std"][-1] = share
+        if self._dynamic_sampling is None:
+            return batch
+        batch_spread = metrics["reward_std"][-1]
+        metrics["dynamic_sampling/groups_without_spread"].append(share)
         extra = 0
         for attempt in range(self._rounds):
             # Every process samples as many groups as the neediest one: sampling is a joint operation.
@@ -98,6 +104,8 @@ class PolicyTrainer(GRPOTrainer):
             logs = self._remember_logs()
             counts = {name: len(values) for name, values in metrics.items()}
             fresh = super()._generate_and_score_completions(fresh_inputs)
+            if self.scale_rewards == "batch":  # by the batch's spread, not by that of the few that were drawn again
+                fresh["advantages"] *= (metrics["reward_std"][-1] + 1e-4) / (batch_spread + 1e-4)
             for name in list(metrics):  # the first draw's figures stay
                 del metrics[name][counts.get(name, 0) :]
             spread = [index for index in range(number) if index not in groups_without_spread(fresh["advantages"], size, zero)]

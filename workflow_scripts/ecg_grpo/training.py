@@ -57,7 +57,9 @@ def refuse_missing_packages(settings: TrainingSettings) -> None:
         if not torch.cuda.is_available():
             raise InputError("lora.load_in_4bit", "4-bit weights need a CUDA GPU", "Set it to false here.")
         if find_spec("bitsandbytes") is None:
-            raise InputError("lora.load_in_4bit", "bitsandbytes is not installed", "Run: pip install bitsandbytes==0.50.0")
+            raise InputError(
+                "lora.load_in_4bit", "bitsandbytes is not installed", "Install envs/train_vllm.yaml or use --sdm conda."
+            )
     for tracker in settings.report_to:
         if find_spec(tracker) is None:
             raise InputError("report_to", f"{tracker} is not installed", f"Run: pip install {tracker}")
@@ -177,6 +179,10 @@ def run_trainer(trainer: Trainer, scratch: Path, steps: int, stage: Stage) -> Pa
     Raises:
         InputError: there is no room for a checkpoint.
     """
+    if trainer.args.deepspeed is None:  # which keeps a copy in float32 itself
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad:  # TRL casts the adapter of a 4-bit model to bfloat16, which rounds small steps away
+                parameter.data = parameter.data.float()
     everyone = trainer.accelerator.wait_for_everyone
     checkpoint = last_checkpoint(scratch, steps)
     everyone()  # all have looked before one tidies up

@@ -144,8 +144,8 @@ class GRPOSettings(TrainingSettings):
         return self.launch.processes // self.launch.machines + (self.vllm_tensor_parallel_size if own_server else 0)
 
     def needs_gpu_packages(self) -> bool:
-        """Whether DeepSpeed or vLLM is needed."""
-        return self.launch.deepspeed is not None or self.uses_vllm
+        """Whether DeepSpeed, bitsandbytes or vLLM is needed."""
+        return super().needs_gpu_packages() or self.uses_vllm
 
     def steps(self, prompts: int) -> int:
         """Optimizer steps for so many training prompts; a last batch that is not full is left out by the trainer."""

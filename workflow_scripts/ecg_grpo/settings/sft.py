@@ -23,10 +23,6 @@ class SFTSettings(TrainingSettings):
         4, ge=1, description="How often the validation loss is measured, besides once before the first step."
     )
 
-    def needs_gpu_packages(self) -> bool:
-        """Whether DeepSpeed is needed."""
-        return self.launch.deepspeed is not None
-
     def steps(self, records: int) -> int:
         """Optimizer steps for so many training records; the last step of an epoch may be smaller."""
         batches = math.ceil(records / (self.per_device_train_batch_size * self.launch.processes))

@@ -89,6 +89,10 @@ class TrainingSettings(Section):
     )
     launch: LaunchSettings = Field(default_factory=LaunchSettings, description="How the program is started.")
 
+    def needs_gpu_packages(self) -> bool:
+        """Whether DeepSpeed or bitsandbytes is needed."""
+        return self.launch.deepspeed is not None or (self.lora is not None and self.lora.load_in_4bit)
+
     @property
     def sequences_per_step(self) -> int:
         """Sequences, over all processes, for one optimizer step."""
