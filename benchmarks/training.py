@@ -128,7 +128,7 @@ def own_sft(job: Job, folder: Path) -> list[Any]:
     return [
         *(sys.executable, PROGRAMS / "train_sft.py", "--train", job.train, "--validation", job.validation),
         *("--base-model", job.base_model / "manifest.json", "--training-log", folder / "training_log.jsonl"),
-        *("--adapter", folder / "adapter_model.safetensors", "--adapter-config", folder / "adapter_config.json"),
+        *("--checkpoint", folder / "checkpoint/manifest.json"),
         *("--scratch", folder / "scratch", "--settings", json.dumps(settings), "--threads", job.threads),
     ]
 
@@ -143,7 +143,7 @@ def own_grpo(job: Job, folder: Path) -> list[Any]:
         "max_steps": job.steps,
     }
     return [
-        *(sys.executable, PROGRAMS / "train_grpo.py", "--train", job.train),
+        *(sys.executable, PROGRAMS / "train_grpo.py", "--train", job.train, "--validation", job.validation),
         *("--sft-model", job.base_model / "manifest.json", "--training-log", folder / "training_log.jsonl"),
         *("--checkpoint", folder / "checkpoint/manifest.json", "--completions", folder / "completions.parquet"),
         *("--scratch", folder / "scratch", "--settings", json.dumps(settings), "--threads", job.threads),

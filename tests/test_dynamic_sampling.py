@@ -157,3 +157,60 @@ def test_a_rounding_error_is_no_spread() -> None:
     rewards = torch.tensor([[0.3] * 7 + [math.nextafter(0.3, 1)], [0.3] * 7 + [0.301]], dtype=torch.float32)
     advantages = (rewards - rewards.mean(dim=1, keepdim=True)) / (rewards.std(dim=1, keepdim=True) + 1e-4)
     assert groups_without_spread(advantages.flatten(), 8, 5e-3) == [0]
+
+
+def test_sorting_by_length_keeps_every_completion_and_saves_padding() -> None:
+    import torch
+
+    from ecg_grpo.policy_trainer import sort_by_length
+
+    generator = torch.Generator().manual_seed(0)
+    batches, expected = [], []
+    for _ in range(4):
+        prompt_length = torch.randint(1, 8, (4,), generator=generator)
+        length = torch.randint(1, 10, (4,), generator=generator)
+        ids = torch.randint(5, 99, (4, 9), generator=generator)
+        batches.append(
+            {
+                "prompt_ids": torch.stack([torch.tensor([0] * (7 - n) + [int(n)] * n) for n in prompt_length]),
+                "prompt_mask": torch.stack([torch.tensor([0] * (7 - n) + [1] * n) for n in prompt_length]),
+                "completion_ids": ids,
+                "completion_mask": (torch.arange(9) < length[:, None]).long(),
+                "advantages": torch.rand(4, generator=generator),
+                "importance_sampling_ratio": torch.rand(4, 1, generator=generator),
+                "num_items_in_batch": torch.tensor(77),
+            }
+        )
+        expected += [(int(n), ids[row, : length[row]].tolist()) for row, n in enumerate(prompt_length)]
+    result = sort_by_length(batches)
+    found = []
+    for batch in result:
+        assert batch["num_items_in_batch"] == 77
+        for row in range(4):
+            mask = batch["completion_mask"][row].bool()
+            prompt = batch["prompt_ids"][row][batch["prompt_mask"][row].bool()]
+            found.append((len(prompt), batch["completion_ids"][row][mask].tolist()))
+    assert sorted(found) == sorted(expected)
+    both = [(float(a), float(b)) for batch in batches for a, b in zip(batch["advantages"], batch["importance_sampling_ratio"])]
+    kept = [(float(a), float(b)) for batch in result for a, b in zip(batch["advantages"], batch["importance_sampling_ratio"])]
+    assert sorted(both) == sorted(kept), "rows stay together"
+    size = [sum(batch["prompt_ids"].numel() + batch["completion_ids"].numel() for batch in some) for some in (batches, result)]
+    assert size[1] < size[0]
+
+
+def test_inverse_transform_sampling_draws_the_distribution() -> None:
+    import torch
+
+    from ecg_grpo.policy_trainer import draw_one, inverse_transform_sampling
+
+    torch.manual_seed(0)
+    probabilities = torch.tensor([0.0, 0.5, 0.0, 0.2, 0.3, 0.0])
+    draws = draw_one(probabilities.repeat(200_000, 1)).flatten()
+    shares = torch.bincount(draws, minlength=6) / len(draws)
+    assert (shares[probabilities == 0] == 0).all()
+    assert (shares - probabilities).abs().max() < 4 * (0.25 / len(draws)) ** 0.5
+    original = torch.multinomial
+    with inverse_transform_sampling():
+        assert torch.multinomial is not original
+        assert torch.multinomial(torch.ones(3), 2).shape == (2,), "what is not one draw a row is left to torch"
+    assert torch.multinomial is original
