@@ -31,8 +31,10 @@ rule train_grpo:
         nodes=SETTINGS.grpo.launch.machines,
     params:
         launch=SETTINGS.grpo.launch.command(),
+        launcher_log=SETTINGS.grpo.launch.launcher_log(f"{LOGS}/train_grpo.launcher.log"),
         settings=SETTINGS.grpo.as_json(),
         code=code_fingerprint("workflow_scripts/train_grpo.py"),
+        metrics_code=code_fingerprint("workflow_scripts/ecg_grpo/metrics.py") if SETTINGS.grpo.validation else "",
         scratch=SCRATCH,
         tensorboard=f"{TENSORBOARD}/train_grpo",
     message:
@@ -52,3 +54,4 @@ rule train_grpo:
         " --threads {threads}"
         " --log {log:q}"
         " --provenance {output.provenance:q}"
+        " {params.launcher_log}"

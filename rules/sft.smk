@@ -33,6 +33,7 @@ rule train_sft:
         grpo_prompts_per_step=SETTINGS.grpo.prompts_per_step,
     params:
         launch=SETTINGS.sft.launch.command(),
+        launcher_log=SETTINGS.sft.launch.launcher_log(f"{LOGS}/train_sft.launcher.log"),
         settings=SETTINGS.sft.as_json(),
         code=code_fingerprint("workflow_scripts/train_sft.py"),
         scratch=SCRATCH,
@@ -54,3 +55,4 @@ rule train_sft:
         " --threads {threads}"
         " --log {log:q}"
         " --provenance {output.provenance:q}"
+        " {params.launcher_log}"

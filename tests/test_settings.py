@@ -149,10 +149,12 @@ def test_the_launch_command() -> None:
     assert LaunchSettings().files() == []
     here = LaunchSettings(processes=2).command()
     # Without --multi_gpu, accelerate starts one process on a machine without a GPU and says nothing.
-    assert here.startswith("accelerate launch --multi_gpu --num_processes 2 --num_machines 1 ")
+    assert " accelerate launch --multi_gpu --num_processes 2 --num_machines 1 " in here
     assert "srun" not in here
+    assert LaunchSettings().launcher_log("a b.log") == ""
+    assert LaunchSettings(processes=2).launcher_log("a b.log") == "2> 'a b.log'"
     everywhere = LaunchSettings(processes=4, machines=2).command()
-    assert everywhere.startswith("srun --overlap --nodes 2 --ntasks-per-node 1 ")
+    assert " srun --overlap --nodes 2 --ntasks-per-node 1 " in everywhere
     assert "on_this_machine.sh accelerate launch --multi_gpu --num_processes 4 --num_machines 2" in everywhere
 
 

@@ -24,8 +24,13 @@ SFT = "results/demo/sft/checkpoint/manifest.json"
             "grpo.guards.max_clipped_ratio",
         ),
         (GRPO, {"grpo": {"guards": {"max_entropy": 6.0, "patience": 1}}}, "grpo.guards.max_entropy"),
+        (
+            GRPO,
+            {"grpo": {"guards": {"max_entropy": 6.0, "patience": 1}, "launch": {"processes": 2}}},
+            "grpo.guards.max_entropy",
+        ),
     ],
-    ids=["grpo nan", "sft nan", "truncated", "entropy"],
+    ids=["grpo nan", "sft nan", "truncated", "entropy", "entropy, two processes"],
 )
 def test_a_guard_stops_the_run(finished_copy: Project, target: str, settings: dict, expected: str) -> None:
     finished_copy.configure(**settings)

@@ -75,6 +75,26 @@ def test_changed_code_reruns_the_stages_that_use_it(
     assert jobs == expected
 
 
+def test_the_metrics_code_belongs_to_grpo_only_where_it_validates(finished_copy: Project) -> None:
+    finished_copy.configure(grpo={"validation": {"eval_steps": 2, "prompts": 8, "per_device_eval_batch_size": 8}})
+    finished_copy.snakemake("results/demo/grpo/checkpoint/manifest.json")
+    assert finished_copy.jobs("results/demo/grpo/checkpoint/manifest.json") == set()
+    finished_copy.edit("workflow_scripts/ecg_grpo/metrics.py", '_ROUGE.score(reference, prediction)["rougeL"].fmeasure', "0.0")
+    assert finished_copy.jobs("results/demo/grpo/checkpoint/manifest.json") == {"train_grpo"}
+
+
+def test_the_difficulty_filter_stands_between_sft_and_grpo(finished_copy: Project) -> None:
+    finished_copy.configure(
+        difficulty_filter={"enabled": True, "samples": 2, "min_reward": 0.0, "min_spread": 0.0, "max_completion_length": 8}
+    )
+    assert finished_copy.jobs() == {"filter_prompts", "train_grpo"} | AFTER_GRPO
+    finished_copy.snakemake("results/demo/grpo/checkpoint/manifest.json")
+    finished_copy.configure(grpo={"rewards": {"chrf": 0.25}})
+    assert finished_copy.jobs("results/demo/grpo/checkpoint/manifest.json") == {"filter_prompts", "train_grpo"}
+    finished_copy.configure(grpo={"rewards": {"chrf": 0.5}, "gradient_accumulation_steps": 2})
+    assert finished_copy.jobs("results/demo/grpo/checkpoint/manifest.json") == {"train_grpo"}
+
+
 def test_comments_docstrings_and_key_order_rerun_nothing(finished_copy: Project) -> None:
     for file in (finished_copy.folder / "workflow_scripts").rglob("*.py"):
         file.write_text(file.read_text().replace("from __future__", "# a comment\n\nfrom __future__", 1) + "\n# another\n")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,8 @@ ROLLOUTS: dict[str, dict[str, object]] = {
     "vllm-colocate": {"use_vllm": True, "vllm_mode": "colocate"},
     "vllm-server": {"use_vllm": True, "vllm_mode": "server"},
 }
+
+METRICS_MODULE = Path(__file__).parent / "ecg_grpo" / "metrics.py"
 
 SAMPLED_FROM_THE_POLICY = {"top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0}
 """Stated, since a model's generation_config.json decides wherever nothing is said; anything else biases the ratio."""
@@ -92,10 +95,14 @@ def _train(
 
     dtype = prepare_device(settings.precision, stage)
     inputs = [arguments.train, arguments.validation, arguments.sft_model, *arguments.launch_files]
+    if settings.validation is not None:
+        inputs.append(METRICS_MODULE)
     scratch = scratch_directory(arguments.scratch, __file__, arguments.settings, str(dtype), inputs)
-    validation, evaluated = settings.validation, None
+    validation, evaluated, metric = settings.validation, None, None
     while_training: dict[str, object] = {"eval_strategy": "no"}
     if validation is not None:
+        # By name, so that a change of the metrics' code is a change of the training only where it is used; see the rule.
+        metric = (validation.metric, import_module("ecg_grpo.metrics").METRICS[validation.metric].score)
         batch = validation.per_device_eval_batch_size
         available = read_rows(arguments.validation, "id", "prompt", "question", "answer")
         evaluated = Dataset.from_list(evenly(available, validation.prompts, batch * settings.launch.processes))
@@ -136,7 +143,7 @@ def _train(
         model=model,
         processing_class=tokenizer,
         peft_config=lora_config(settings.lora),
-        reward_funcs=trl_rewards(settings.rewards, None if validation is None else validation.metric),
+        reward_funcs=trl_rewards(settings.rewards, metric),
         train_dataset=Dataset.from_list(rows),
         eval_dataset=evaluated,
         callbacks=[log],

@@ -13,7 +13,6 @@ from functools import cache
 from nltk.stem import PorterStemmer
 from sacrebleu.metrics import CHRF
 
-from ecg_grpo.metrics import METRICS
 from ecg_grpo.prompts import extract_prediction
 
 RewardFunction = Callable[[str, str, str], float]
@@ -75,7 +74,9 @@ REWARDS: dict[str, RewardFunction] = {
 """Every reward function by the name that the configuration uses."""
 
 
-def trl_rewards(names: Iterable[str], metric: str | None = None) -> list[Callable[..., list[float]]]:
+def trl_rewards(
+    names: Iterable[str], metric: tuple[str, Callable[[str, str], float]] | None = None
+) -> list[Callable[..., list[float]]]:
     """The named reward functions as TRL calls them.
 
     TRL hands over `completions` (each a list with one assistant message) and the columns of the data set; `answer` is the
@@ -84,20 +85,23 @@ def trl_rewards(names: Iterable[str], metric: str | None = None) -> list[Callabl
 
     Args:
         names: keys of `REWARDS`.
-        metric: key of `ecg_grpo.metrics.METRICS`, or None for none.
+        metric: its name, and (prediction, reference) → value; None for none.
     """
     return [_trl_reward(name, REWARDS[name], index == 0, metric) for index, name in enumerate(names)]
 
 
-def _trl_reward(name: str, reward: RewardFunction, is_first: bool, metric: str | None) -> Callable[..., list[float]]:
+def _trl_reward(
+    name: str, reward: RewardFunction, is_first: bool, metric: tuple[str, Callable[[str, str], float]] | None
+) -> Callable[..., list[float]]:
     def score(completions, question, answer, id, log_extra=None, log_metric=None, **_: object) -> list[float]:
         predictions = [extract_prediction(completion[0]["content"]) for completion in completions]
         if is_first and log_extra is not None:
             for column, values in (("id", id), ("question", question), ("answer", answer)):
                 log_extra(column, list(values))
         if is_first and log_metric is not None and metric is not None:
+            label, measure = metric
             for texts in zip(predictions, answer, strict=True):
-                log_metric(metric, METRICS[metric].score(*texts))
+                log_metric(label, measure(*texts))
         return [reward(*texts) for texts in zip(predictions, answer, question, strict=True)]
 
     score.__name__ = name

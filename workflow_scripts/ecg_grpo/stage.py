@@ -134,7 +134,7 @@ class Stage:
             if not self.is_first_process:
                 log = log.with_suffix(f".rank{rank}{log.suffix}")
             log.parent.mkdir(parents=True, exist_ok=True)
-            self.terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding="utf-8", errors="backslashreplace")
+            self.terminal = _open_terminal()
             stream = log.open("w", encoding="utf-8")
             for standard in (sys.stdout, sys.stderr):
                 standard.flush()
@@ -153,6 +153,14 @@ class Stage:
             with suppress(OSError):
                 print(line, file=self.terminal, flush=True)
         raise SystemExit(1)
+
+
+def _open_terminal() -> TextIO:
+    """Where the user sees: standard error, or past a launcher that keeps it for itself, what ECG_GRPO_TERMINAL names."""
+    options = {"encoding": "utf-8", "errors": "backslashreplace"}
+    with suppress(OSError, KeyError):  # on another machine there is no such file
+        return Path(os.environ["ECG_GRPO_TERMINAL"]).open("a", **options)
+    return os.fdopen(os.dup(sys.stderr.fileno()), "w", **options)
 
 
 def _hashes(arguments: argparse.Namespace, names: list[str]) -> dict[str, str]:

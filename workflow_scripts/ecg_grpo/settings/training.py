@@ -49,13 +49,19 @@ class LaunchSettings(Section):
         """What stands in front of the program's name in a shell command."""
         if self.processes == 1:
             return "python"
+        # What the launcher says of a failure stands in a file of its own; the programs' one line reaches the terminal past it.
+        terminal = "exec 9>&2; ECG_GRPO_TERMINAL=/proc/$$/fd/9"
         words = ["accelerate", "launch", "--multi_gpu", "--num_processes", str(self.processes)]
         # Stated, because accelerate warns of each that is not; the number format is the program's affair.
         words += ["--num_machines", str(self.machines), "--mixed_precision", "no", "--dynamo_backend", "no"]
         if self.machines == 1:
-            return shlex.join([*words, "--main_process_port", "0"])
+            return f"{terminal} {shlex.join([*words, '--main_process_port', '0'])}"
         per_machine = ["srun", "--overlap", "--nodes", str(self.machines), "--ntasks-per-node", "1", "--kill-on-bad-exit=1"]
-        return shlex.join([*per_machine, "workflow_scripts/on_this_machine.sh", *words])
+        return f"{terminal} {shlex.join([*per_machine, 'workflow_scripts/on_this_machine.sh', *words])}"
+
+    def launcher_log(self, file: str) -> str:
+        """What stands behind the program's arguments in a shell command: nothing, or where the launcher's own output goes."""
+        return "" if self.processes == 1 else f"2> {shlex.quote(file)}"
 
     def files(self) -> list[str]:
         """The files that the training reads: an edit of one is a change of the training."""
