@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import time
 from contextlib import suppress
 
@@ -32,11 +33,14 @@ def choose_dtype(precision: Precision) -> torch.dtype:
 
     `auto` takes bfloat16 on a GPU that has it. On a processor it takes bfloat16 if a timed matrix product is at least
     1.5 times as fast as in float32: what the processor says of itself is no guide, since some that list bfloat16
-    instructions run them at half the speed of float32 and others at four times.
+    instructions run them at half the speed of float32 and others at four times. Several processes on a processor take
+    float32: each would time the others' noise, and they must agree.
     """
     if precision == "auto":
         if torch.cuda.is_available():
             precision = "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            precision = "float32"
         else:
             precision = "bfloat16" if _bfloat16_speedup() >= 1.5 else "float32"
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
