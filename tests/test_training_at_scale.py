@@ -64,8 +64,8 @@ def test_grpo(finished_copy: Project, vllm_environment: dict[str, str], settings
         for entry in entries:
             assert 0 < entry["sampling/sampling_logp_difference/mean"] < IN_SYNC
     processes = settings.get("launch", {}).get("processes", 1)
-    logs = {file.name for file in (finished_copy.results() / "logs").glob("train_grpo*.log")}
-    assert logs == {"train_grpo.log", *(f"train_grpo.rank{rank}.log" for rank in range(1, processes))}
+    logs = {file.name for file in (finished_copy.results() / "logs").glob("train_grpo.rank*.log")}
+    assert logs == {f"train_grpo.rank{rank}.log" for rank in range(1, processes)}
     # Merging takes what came out, whichever way it was trained.
     finished_copy.snakemake("grpo", environment=vllm_environment)
 
@@ -201,6 +201,14 @@ def test_vllm_in_another_environment_is_asked_for_in_one_line(finished_copy: Pro
     run = finished_copy.snakemake(GRPO, check=False)
     assert run.returncode != 0
     assert "envs/train_vllm.yaml" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_vllm_server_without_a_gpu_is_refused_in_one_line(finished_copy: Project) -> None:
+    finished_copy.configure(grpo={"rollout": "vllm-server", "lora": None})
+    run = finished_copy.snakemake(GRPO, check=False)
+    assert run.returncode != 0
+    assert "vllm-server needs CUDA GPUs" in run.stderr
     assert "Traceback" not in run.stderr
 
 

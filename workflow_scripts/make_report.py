@@ -12,7 +12,7 @@ from pathlib import Path
 from ecg_grpo.files import new_file, read_json
 from ecg_grpo.settings.report import ReportSettings
 from ecg_grpo.stage import Stage, StageParser
-from ecg_grpo.tables import read_rows
+from ecg_grpo.tables import evenly, read_rows
 
 parser = StageParser("make_report", __doc__)
 parser.add_input("--template", help="the page's Jinja template")
@@ -98,13 +98,6 @@ def read_stage(file: Path) -> dict:
     shown = ("facts", "inputs", "outputs", "packages", "python", "machine", "threads")
     details = {"settings": json.loads(entry["settings"])} | {key: entry[key] for key in shown}
     return entry | {"details": json.dumps(details, indent=2, ensure_ascii=False)}
-
-
-def evenly(rows: list[dict], most: int) -> list[dict]:
-    """At most so many rows, spread evenly over all of them."""
-    if len(rows) <= most:
-        return rows
-    return [rows[index * len(rows) // most] for index in range(most)]
 
 
 def side_by_side(answers: list[Path], scores: list[Path], most: int) -> list[dict]:

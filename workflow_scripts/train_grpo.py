@@ -22,7 +22,7 @@ from ecg_grpo.checkpoints import scratch_directory
 from ecg_grpo.files import model_directory
 from ecg_grpo.settings.grpo import GRPOSettings
 from ecg_grpo.stage import Stage, StageParser
-from ecg_grpo.tables import read_rows
+from ecg_grpo.tables import evenly, read_rows
 
 if TYPE_CHECKING:
     from transformers import TrainerState
@@ -84,7 +84,6 @@ def _train(
     from ecg_grpo.training import (
         deliver,
         deliver_checkpoint,
-        evenly,
         join_processes,
         load_for_training,
         lora_config,

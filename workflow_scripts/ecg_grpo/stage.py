@@ -88,6 +88,8 @@ class StageParser(argparse.ArgumentParser):
             if arguments.log is None:
                 raise
             traceback.print_exc()
+            if _is_anothers_end(error):
+                stage.end_with_the_others(f"another process of this stage ended; its log is beside {arguments.log}")
             stage.fail(f"{type(error).__name__}: {error}. This is not your input's fault; details: {arguments.log}")
 
     def _write_provenance(self, arguments: argparse.Namespace, stage: Stage, seconds: float) -> None:
@@ -145,6 +147,11 @@ class Stage:
         """One line for the log."""
         print(line, file=sys.stderr, flush=True)
 
+    def end_with_the_others(self, message: str) -> None:
+        """The end of a process whose fellow ended, with status 1; the terminal has that one's line already."""
+        self.say(f"{self.name}: {message}")
+        raise SystemExit(1)
+
     def fail(self, message: str) -> None:
         """One line for the log and for the terminal, then the end of the process with status 1."""
         line = f"{self.name}: error: {message}"
@@ -153,6 +160,13 @@ class Stage:
             with suppress(OSError):
                 print(line, file=self.terminal, flush=True)
         raise SystemExit(1)
+
+
+def _is_anothers_end(error: BaseException) -> bool:
+    """Whether an error only says that another process of the stage is gone, which has said why itself."""
+    return "WORLD_SIZE" in os.environ and any(
+        sign in str(error) for sign in ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    )
 
 
 def _open_terminal() -> TextIO:

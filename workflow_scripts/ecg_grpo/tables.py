@@ -97,3 +97,14 @@ def read_rows(file: Path, *columns: str) -> list[dict[str, Any]]:
         return pq.read_table(file, columns=list(columns) or None).to_pylist()
     except (OSError, pa.ArrowException, KeyError) as error:
         raise InputError(file, f"not a readable parquet file ({error})", "Delete it and run snakemake again.") from None
+
+
+def evenly(rows: list[dict[str, Any]], most: int, multiple_of: int = 1) -> list[dict[str, Any]]:
+    """At most so many rows, spread evenly over all of them; a full multiple, if there are enough for one.
+
+    In equal batches, the mean over the batches is the mean over the rows.
+    """
+    number = min(most, len(rows))
+    if number > multiple_of:
+        number -= number % multiple_of
+    return [rows[index * len(rows) // number] for index in range(number)]

@@ -246,14 +246,3 @@ def _write_adapter_config(source: Path, target: Path) -> None:
     if isinstance(configuration["target_modules"], list):
         configuration["target_modules"].sort()
     write_json(target, configuration)
-
-
-def evenly(rows: list[dict[str, Any]], most: int, multiple_of: int) -> list[dict[str, Any]]:
-    """At most so many rows, spread evenly over all of them; a full multiple if there are enough for one.
-
-    A mean over equal batches is then the mean over the rows.
-    """
-    number = min(most, len(rows))
-    if number > multiple_of:
-        number -= number % multiple_of
-    return [rows[index * len(rows) // number] for index in range(number)]
