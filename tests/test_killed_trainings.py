@@ -51,7 +51,7 @@ def outcome(project: Project, stage: str) -> list[object]:
 
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
-def test_killed_at_ten_random_moments(finished_copy: Project, stage: str, record_property) -> None:
+def test_killed_at_ten_random_moments(finished_copy: Project, stage: str) -> None:
     finished_copy.configure(**{stage: SETTINGS[stage]})
     finished_copy.forget(stage)
     began = time.monotonic()

@@ -41,10 +41,11 @@ parser.add_settings("sft")
 def train_sft(arguments: argparse.Namespace, stage: Stage) -> None:
     """Trains from the last checkpoint, if there is one, and delivers the adapter or the model."""
     from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig
 
     from ecg_grpo.device import prepare_device
     from ecg_grpo.guards import Guards
+    from ecg_grpo.length_grouping import LengthGroupedSFTTrainer
     from ecg_grpo.training import (
         deliver,
         deliver_checkpoint,
@@ -85,7 +86,7 @@ def train_sft(arguments: argparse.Namespace, stage: Stage) -> None:
     model, tokenizer = load_for_training(model_directory(arguments.base_model), dtype, settings)
     shown = {"loss": "loss", "validation_loss": "validation loss", "tokens_per_second": "tokens/s"}
     log = TrainingLog(stage, scratch, shown, Guards(None), arguments.tensorboard)
-    trainer = SFTTrainer(
+    trainer = LengthGroupedSFTTrainer(
         model=model,
         processing_class=tokenizer,
         peft_config=lora_config(settings.lora),

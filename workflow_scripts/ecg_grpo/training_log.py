@@ -47,7 +47,7 @@ class TrainingLog(TrainerCallback):
         self._tensorboard_folder, self._tensorboard = tensorboard, None
         self._progress: StageProgress | None = None
         self._started = time.monotonic()
-        self._last: dict[str, Any] = {}
+        self._last = (0.0, 0.0)  # tokens and seconds at the step before
 
     @property
     def file(self) -> Path:
@@ -62,6 +62,9 @@ class TrainingLog(TrainerCallback):
         for warning in self._guards.replay(kept):
             self._stage.say(f"warning: {warning}")
         self._started = time.monotonic() - (kept[-1]["seconds"] if kept else 0)
+        self._last = next(
+            ((line["tokens"], line["seconds"]) for line in reversed(kept) if "tokens_per_second" in line), self._last
+        )
         if self._tensorboard_folder is not None:
             self._tensorboard = SummaryWriter(str(self._tensorboard_folder), purge_step=state.global_step + 1)
         self._progress = StageProgress(self._stage, state.max_steps, state.global_step)
@@ -79,12 +82,11 @@ class TrainingLog(TrainerCallback):
             return
         entry: dict[str, Any] = {"step": state.global_step, "seconds": round(time.monotonic() - self._started, 2)}
         entry |= {NAMES.get(name, name): value for name, value in logs.items()}
-        if "loss" in entry:
-            before = self._last or {"tokens": 0, "seconds": 0.0}
-            self._last = entry
-            if entry["seconds"] > before["seconds"] and "tokens" in entry:
-                rate = (entry["tokens"] - before["tokens"]) / (entry["seconds"] - before["seconds"])
-                entry["tokens_per_second"] = round(rate, 1)
+        if "tokens" in entry and "loss" in entry:  # a second pass over the same completions has seen no new ones
+            tokens, seconds = entry["tokens"] - self._last[0], entry["seconds"] - self._last[1]
+            self._last = (entry["tokens"], entry["seconds"])
+            if seconds > 0:
+                entry["tokens_per_second"] = round(tokens / seconds, 1)
         with self._file.open("a") as stream:
             stream.write(json.dumps({name: _finite(value) for name, value in entry.items()}, allow_nan=False) + "\n")
         if self._tensorboard is not None:
