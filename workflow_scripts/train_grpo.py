@@ -119,9 +119,10 @@ def _train(
     log = TrainingLog(
         stage,
         scratch,
-        {"reward": "reward"}
+        # The most telling first: a narrow terminal cuts the rest off, the log has all.
+        {"reward": "reward", "completions/mean_length": "length", "kl": "KL", "entropy": "entropy"}
+        | {"tokens_per_second": "tokens/s"}
         | shown
-        | {"completions/mean_length": "length", "kl": "KL", "entropy": "entropy", "tokens_per_second": "tokens/s"}
         | ({} if validation is None else {f"eval_{validation.metric}": f"validation {validation.metric}"}),
         Guards(settings.guards),
         arguments.tensorboard,

@@ -94,7 +94,7 @@ class TrainingLog(TrainerCallback):
                 if name != "step" and isinstance(value, (int, float)):
                     self._tensorboard.add_scalar(name, value, state.global_step)
             self._tensorboard.flush()
-        shown = [f"{label} {entry[name]:.4g}" for name, label in self._figures.items() if entry.get(name) is not None]
+        shown = [f"{label} {_short(entry[name])}" for name, label in self._figures.items() if entry.get(name) is not None]
         self._progress.step(state.global_step, "  ".join(shown))
         for warning in self._guards.check(entry):
             self._stage.say(f"warning: {warning}")
@@ -119,3 +119,7 @@ class TrainingLog(TrainerCallback):
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
