@@ -215,21 +215,3 @@ def test_sorting_by_length_keeps_every_completion_and_saves_padding() -> None:
     assert pairs[0] == pairs[1], "rows stay together"
     size = [sum(batch["prompt_ids"].numel() + batch["completion_ids"].numel() for batch in some) for some in (batches, result)]
     assert size[1] < size[0]
-
-
-def test_inverse_transform_sampling_draws_the_distribution() -> None:
-    import torch
-
-    from ecg_grpo.policy_trainer import draw_one, inverse_transform_sampling
-
-    torch.manual_seed(0)
-    probabilities = torch.tensor([0.0, 0.5, 0.0, 0.2, 0.3, 0.0])
-    draws = draw_one(probabilities.repeat(200_000, 1)).flatten()
-    shares = torch.bincount(draws, minlength=6) / len(draws)
-    assert (shares[probabilities == 0] == 0).all()
-    assert (shares - probabilities).abs().max() < 4 * (0.25 / len(draws)) ** 0.5
-    original = torch.multinomial
-    with inverse_transform_sampling():
-        assert torch.multinomial is not original
-        assert torch.multinomial(torch.ones(3), 2).shape == (2,), "what is not one draw a row is left to torch"
-    assert torch.multinomial is original

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 
 import torch
+from transformers.integrations import sdpa_attention
 
 from ecg_grpo.settings.section import Precision
 from ecg_grpo.stage import Stage
@@ -22,6 +23,7 @@ def prepare_device(precision: Precision, stage: Stage) -> torch.dtype:
     torch.set_num_threads(stage.threads)
     if not torch.cuda.is_available():
         _keep_freed_memory()
+        _share_keys_among_heads()
     dtype = choose_dtype(precision)
     stage.facts["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     stage.facts["dtype"] = str(dtype).removeprefix("torch.")
@@ -72,3 +74,12 @@ def _keep_freed_memory() -> None:
         c_library.mallopt(m_mmap_max, 0)
         c_library.mallopt(m_trim_threshold, 2**31 - 1)
         c_library.mallopt(m_top_pad, 64 * 2**20)
+
+
+def _share_keys_among_heads() -> None:
+    """Lets attention read the keys that several heads share where they lie, instead of copying them for every head.
+
+    transformers asks PyTorch for it only where there is no mask, since CUDA's kernels cannot do both. A processor's kernel can,
+    with equal results; the copies took a fifth of a sampling step.
+    """
+    sdpa_attention.use_gqa_in_sdpa = lambda *_: True

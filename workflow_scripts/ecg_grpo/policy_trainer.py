@@ -6,13 +6,15 @@ import random
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
 from accelerate.utils import gather_object
 from trl import GRPOTrainer
 from trl.trainer.utils import pad
+
+from ecg_grpo.sampling import fast_sampling
 
 Batch = dict[str, Any]
 
@@ -62,10 +64,9 @@ class PolicyTrainer(GRPOTrainer):
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-        if self.model.training:
-            with inverse_transform_sampling():
-                return super()._generate_single_turn(*args, **kwargs)
-        with self._greedy():
+        greedy = nullcontext() if self.model.training else self._greedy()
+        fast = nullcontext() if self.use_vllm else fast_sampling(self.accelerator.unwrap_model(self.model_wrapped))
+        with greedy, fast:
             return super()._generate_single_turn(*args, **kwargs)
 
     @contextmanager
@@ -176,44 +177,6 @@ class PolicyTrainer(GRPOTrainer):
                     self._logs[name][column] = merged(old, self._logs[name][column])
             elif values:
                 self._logs[name] = merged(values, self._logs[name])
-
-
-@contextmanager
-def inverse_transform_sampling() -> Iterator[None]:
-    """Lets transformers draw tokens on a processor with one random number each instead of one for every word of the vocabulary.
-
-    The distribution is the same (inverse transform, sums in float64); torch.multinomial takes a seventh of a sampling step.
-    """
-    if torch.cuda.is_available():
-        yield
-        return
-    original = torch.multinomial
-
-    def multinomial(probabilities: torch.Tensor, num_samples: int, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if num_samples != 1 or probabilities.dim() != 2:
-            return original(probabilities, num_samples, *args, **kwargs)
-        return draw_one(probabilities)
-
-    torch.multinomial = multinomial
-    try:
-        yield
-    finally:
-        torch.multinomial = original
-
-
-def draw_one(probabilities: torch.Tensor) -> torch.Tensor:
-    """One index for every row, drawn with the row's probabilities.
-
-    Args:
-        probabilities: not negative, shape (rows, n); a row need not sum to 1.
-
-    Returns:
-        Indices, shape (rows, 1); never one of probability 0.
-    """
-    sums = probabilities.cumsum(dim=1, dtype=torch.float64)
-    total = sums[:, -1:]
-    places = torch.minimum(torch.rand_like(total) * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(sums, places, right=True)
 
 
 def sort_by_length(batches: list[Batch]) -> list[Batch]:
