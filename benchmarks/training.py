@@ -19,7 +19,7 @@ means that something else ran beside it, and the ratio is void.
 Every process is watched from within by two hooks, so nothing is inferred: the optimizer's step ends a step, and the shapes
 that reach the embedding, with and without gradients, tell trained and rolled-out positions. Beside speed stand
 
-  padding   share of the trained positions that are padding
+  padding   share of the trained positions that are padding; below 0 where completions share one copy of their prompt
   useful    floating-point operations that the method needs, over the step's time and the machine's own rate
   executed  the same for what was computed: with padding, with recomputation, with the output head wherever it was applied
 

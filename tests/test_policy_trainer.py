@@ -24,7 +24,7 @@ def completion_length(completions: list, flat: list[bool], **_: Any) -> list[flo
     ]
 
 
-def train(model: Path, folder: Path, mode: str | None, rounds: int = 2, steps: int = 4) -> Any:
+def make_trainer(model: Path, folder: Path, mode: str | None, rounds: int = 2, steps: int = 4) -> Any:
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -37,7 +37,7 @@ def train(model: Path, folder: Path, mode: str | None, rounds: int = 2, steps: i
         {"prompt": [{"role": "user", "content": f"Question {index}?"}], "flat": index % 2 == 0, "index": index}
         for index in range(16)
     ]
-    trainer = PolicyTrainer(
+    return PolicyTrainer(
         model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
         processing_class=AutoTokenizer.from_pretrained(model),
         reward_funcs=[completion_length],
@@ -62,6 +62,10 @@ def train(model: Path, folder: Path, mode: str | None, rounds: int = 2, steps: i
         dynamic_sampling=mode,
         rounds=rounds,
     )
+
+
+def train(*arguments: Any, **options: Any) -> Any:
+    trainer = make_trainer(*arguments, **options)
     trainer.train()
     return trainer
 
@@ -172,7 +176,8 @@ def test_a_rounding_error_is_no_spread() -> None:
     assert groups_without_spread(advantages.flatten(), 8, 5e-3) == [0]
 
 
-def test_sorting_by_length_keeps_every_completion_and_saves_padding() -> None:
+@pytest.mark.parametrize("by_prompt", [False, True])
+def test_sorting_by_length_keeps_every_completion_and_saves_padding(by_prompt: bool) -> None:
     import torch
 
     from ecg_grpo.policy_trainer import sort_by_length
@@ -195,7 +200,7 @@ def test_sorting_by_length_keeps_every_completion_and_saves_padding() -> None:
             }
         )
         expected += [(int(n), ids[row, : length[row]].tolist()) for row, n in enumerate(prompt_length)]
-    result = sort_by_length(batches)
+    result = sort_by_length(batches, by_prompt)
     found = []
     for batch in result:
         assert batch["num_items_in_batch"] == 77
@@ -215,3 +220,5 @@ def test_sorting_by_length_keeps_every_completion_and_saves_padding() -> None:
     assert pairs[0] == pairs[1], "rows stay together"
     size = [sum(batch["prompt_ids"].numel() + batch["completion_ids"].numel() for batch in some) for some in (batches, result)]
     assert size[1] < size[0]
+    if by_prompt:  # a prompt here is its length, repeated
+        assert [length for length, _ in found] == sorted((length for length, _ in found), reverse=True)

@@ -15,6 +15,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import pad
 
 from ecg_grpo.sampling import fast_sampling
+from ecg_grpo.shared_prompts import layer_operations, share_prompts
 
 Batch = dict[str, Any]
 
@@ -44,6 +45,9 @@ class PolicyTrainer(GRPOTrainer):
         """
         super().__init__(*args, **kwargs)
         self._dynamic_sampling, self._rounds = dynamic_sampling, rounds
+        # Other kernels take no mask of pairs, and routers would count a shared prompt once.
+        attention = self.accelerator.unwrap_model(self.model).config._attn_implementation
+        self._shares_prompts = attention == "sdpa" and not self.aux_loss_enabled and not self._is_vlm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Logs as TRL does, except that a validation does not overwrite the completions kept of the step before it."""
@@ -60,7 +64,7 @@ class PolicyTrainer(GRPOTrainer):
         if not self.model.training or self.loss_type == "bnpo":  # whose loss depends on which completions share a batch
             return inputs
         if self._buffered_inputs is not before:
-            self._buffered_inputs = sort_by_length(self._buffered_inputs)
+            self._buffered_inputs = sort_by_length(self._buffered_inputs, self._shares_prompts)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
@@ -68,6 +72,45 @@ class PolicyTrainer(GRPOTrainer):
         fast = nullcontext() if self.use_vllm else fast_sampling(self.accelerator.unwrap_model(self.model_wrapped))
         with greedy, fast:
             return super()._generate_single_turn(*args, **kwargs)
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: torch.nn.Module,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **options: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        of_chunks = []
+        for rows in torch.arange(len(input_ids)).split(batch_size or len(input_ids)):
+            ids, mask = input_ids[rows], attention_mask[rows]
+            shared = self._shares_prompts and share_prompts(ids, mask, logits_to_keep, self._tokenizer.pad_token_id)
+            config = self.accelerator.unwrap_model(model).config
+            if not shared or layer_operations(config, *shared.input_ids.shape) >= layer_operations(config, *ids.shape):
+                of_chunks.append(
+                    super()._get_per_token_logps_and_entropies(
+                        model, ids, mask, logits_to_keep, compute_entropy=compute_entropy, **options
+                    )
+                )
+                continue
+            with self.accelerator.autocast():
+                outputs = model(
+                    input_ids=shared.input_ids,
+                    attention_mask=shared.attention_mask,
+                    position_ids=shared.position_ids,
+                    shift_labels=shared.targets,
+                    fused_lm_head=True,
+                )
+            entropy = shared.by_completion(outputs.entropy) if compute_entropy else None
+            of_chunks.append((shared.by_completion(outputs.log_probs), entropy, None))
+        logps, entropies, auxiliary = zip(*of_chunks, strict=True)
+        return (
+            torch.cat(logps),
+            torch.cat(entropies) if compute_entropy else None,
+            None if auxiliary[0] is None else torch.stack(auxiliary).mean(),
+        )
 
     @contextmanager
     def _greedy(self) -> Iterator[None]:
@@ -179,7 +222,7 @@ class PolicyTrainer(GRPOTrainer):
                 self._logs[name] = merged(values, self._logs[name])
 
 
-def sort_by_length(batches: list[Batch]) -> list[Batch]:
+def sort_by_length(batches: list[Batch], by_prompt: bool) -> list[Batch]:
     """The same completions in the same number of batches, each of like lengths and without columns that are all padding.
 
     All batches belong to one optimizer step, and its loss is a sum over completions or tokens with one divisor, so that which
@@ -194,6 +237,9 @@ def sort_by_length(batches: list[Batch]) -> list[Batch]:
     # A completion that was cut has an empty mask if it is left out of the loss, and its tokens still take room.
     lengths = torch.where(whole["completion_mask"].any(dim=1), whole["completion_mask"].sum(dim=1), completions)
     order = torch.argsort(prompts + lengths, descending=True, stable=True)
+    if by_prompt:
+        _, prompt = torch.unique(torch.cat([whole["prompt_mask"], whole["prompt_ids"]], dim=1), dim=0, return_inverse=True)
+        order = order[torch.argsort(prompt[order], descending=True, stable=True)]
     result = []
     for rows in order.chunk(len(batches)):
         batch = {name: value[rows] if value.dim() else value for name, value in whole.items()}
