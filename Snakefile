@@ -39,8 +39,9 @@ localrules:
 rule report:
     input:
         f"{RESULTS}/report/index.html",
+        *([f"{RESULTS}/evaluation/requirements.json"] if SETTINGS.evaluation.require else []),
     message:
-        "The report"
+        "The report, and what evaluation.require asks for"
 
 
 rule data:

@@ -3,9 +3,11 @@
 SETTINGS   the configuration, one model for each section
 RESULTS    results/<run>
 RAW_FILES  the raw files: those of data.raw_dir, or FETCHED_RAW_FILES if it is null
+OTHER_MODEL_FILES   files of the models of evaluation.models, by name
 LOGS, BENCHMARKS, PROVENANCE, SCRATCH, TENSORBOARD   folders below it
 """
 
+import json
 import sys
 
 sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
@@ -27,6 +29,10 @@ try:
     if SETTINGS.base_model.source == "path":
         folder = check_model_directory(Path(SETTINGS.base_model.path))
         BASE_MODEL_FILES = sorted(str(file) for file in folder.iterdir() if file.is_file())
+    OTHER_MODEL_FILES = {}
+    for name, path in SETTINGS.evaluation.models.items():
+        folder = check_model_directory(Path(path), f"evaluation.models.{name}")
+        OTHER_MODEL_FILES[name] = sorted(str(file) for file in folder.iterdir() if file.is_file())
 except InputError as error:
     sys.exit(f"configuration error: {error}")
 
@@ -36,10 +42,11 @@ PROVENANCE = f"{RESULTS}/provenance"
 SCRATCH = f"{RESULTS}/scratch"
 TENSORBOARD = f"{RESULTS}/tensorboard"
 
-MODELS = ["base", "sft", "grpo"]
-SYSTEMS = ["echo", "nearest", *MODELS]
+MODELS = ["base", "sft", "grpo", *OTHER_MODEL_FILES]
+BASELINES = ["echo", "constant", "nearest"]
+SYSTEMS = [*BASELINES, *MODELS]
 
 
 wildcard_constraints:
     model="|".join(MODELS),
-    system="|".join(SYSTEMS),
+    system="|".join([*SYSTEMS, "second_references"]),

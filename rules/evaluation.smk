@@ -1,15 +1,20 @@
 """Base, SFT and GRPO answer the test questions and are compared.
 
 Inputs:  data/{train,test}.parquet, the three models
-Outputs: evaluation/{base,sft,grpo,echo,nearest}/{answers,scores}.parquet, evaluation/comparison.json
-Steps:   answer greedily; answer without a model; score; compare with intervals
+Outputs: evaluation/<system>/{answers,scores}.parquet, evaluation/contamination.{parquet,json}, evaluation/comparison.json,
+         evaluation/requirements.json
+Steps:   answer greedily; answer without a model; score; look for memory; compare with intervals; judge what is required
 """
+
+QUESTIONS = f"{RESULTS}/data/{SETTINGS.evaluation.split}.parquet"
 
 
 rule generate_answers:
     input:
-        model=f"{RESULTS}/{{model}}_model/manifest.json",
-        questions=f"{RESULTS}/data/test.parquet",
+        model=lambda wildcards: OTHER_MODEL_FILES.get(
+            wildcards.model, f"{RESULTS}/{wildcards.model}_model/manifest.json"
+        ),
+        questions=QUESTIONS,
     output:
         answers=f"{RESULTS}/evaluation/{{model}}/answers.parquet",
         provenance=f"{PROVENANCE}/generate_answers.{{model}}.json",
@@ -18,13 +23,14 @@ rule generate_answers:
     benchmark:
         f"{BENCHMARKS}/generate_answers.{{model}}.tsv"
     conda:
-        "../envs/train.yaml"
+        "../envs/train.yaml" if SETTINGS.evaluation.generation.engine == "transformers" else "../envs/train_vllm.yaml"
     threads: 8
     resources:
         mem_mb=8000,
         runtime=240,
         gpu=0,
     params:
+        scratch=SCRATCH,
         settings=SETTINGS.evaluation.generation.as_json(),
         code=code_fingerprint("workflow_scripts/generate_answers.py"),
     message:
@@ -34,6 +40,7 @@ rule generate_answers:
         " --model {input.model:q}"
         " --questions {input.questions:q}"
         " --answers {output.answers:q}"
+        " --scratch {params.scratch:q}"
         " --settings {params.settings:q}"
         " --threads {threads}"
         " --log {log:q}"
@@ -43,10 +50,12 @@ rule generate_answers:
 rule generate_baselines:
     input:
         train=f"{RESULTS}/data/train.parquet",
-        questions=f"{RESULTS}/data/test.parquet",
+        questions=QUESTIONS,
     output:
         echo=f"{RESULTS}/evaluation/echo/answers.parquet",
+        constant=f"{RESULTS}/evaluation/constant/answers.parquet",
         nearest=f"{RESULTS}/evaluation/nearest/answers.parquet",
+        second_references=f"{RESULTS}/evaluation/second_references/answers.parquet",
         provenance=f"{PROVENANCE}/generate_baselines.json",
     log:
         f"{LOGS}/generate_baselines.log",
@@ -67,7 +76,9 @@ rule generate_baselines:
         " --train {input.train:q}"
         " --questions {input.questions:q}"
         " --echo {output.echo:q}"
+        " --constant {output.constant:q}"
         " --nearest {output.nearest:q}"
+        " --second-references {output.second_references:q}"
         " --threads {threads}"
         " --log {log:q}"
         " --provenance {output.provenance:q}"
@@ -102,9 +113,48 @@ rule score_answers:
         " --provenance {output.provenance:q}"
 
 
+rule check_contamination:
+    input:
+        train=f"{RESULTS}/data/train.parquet",
+        grpo_prompts=GRPO_PROMPTS,
+        questions=QUESTIONS,
+        answers=expand(f"{RESULTS}/evaluation/{{system}}/answers.parquet", system=SYSTEMS),
+    output:
+        records=f"{RESULTS}/evaluation/contamination.parquet",
+        summary=f"{RESULTS}/evaluation/contamination.json",
+        provenance=f"{PROVENANCE}/check_contamination.json",
+    log:
+        f"{LOGS}/check_contamination.log",
+    benchmark:
+        f"{BENCHMARKS}/check_contamination.tsv"
+    conda:
+        "../envs/evaluation.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code_fingerprint("workflow_scripts/check_contamination.py"),
+    message:
+        "Looking for test questions and answers in the training data"
+    shell:
+        "python workflow_scripts/check_contamination.py"
+        " --train {input.train:q}"
+        " --grpo-prompts {input.grpo_prompts:q}"
+        " --questions {input.questions:q}"
+        " --answers {input.answers:q}"
+        " --records {output.records:q}"
+        " --summary {output.summary:q}"
+        " --threads {threads}"
+        " --log {log:q}"
+        " --provenance {output.provenance:q}"
+
+
 rule compare_models:
     input:
         scores=expand(f"{RESULTS}/evaluation/{{system}}/scores.parquet", system=SYSTEMS),
+        second_references=f"{RESULTS}/evaluation/second_references/scores.parquet",
+        contamination=f"{RESULTS}/evaluation/contamination.parquet",
     output:
         comparison=f"{RESULTS}/evaluation/comparison.json",
         provenance=f"{PROVENANCE}/compare_models.json",
@@ -120,14 +170,50 @@ rule compare_models:
         runtime=60,
     params:
         settings=SETTINGS.evaluation.comparison.as_json(),
+        rewards=" ".join(SETTINGS.grpo.trained_rewards()),
         code=code_fingerprint("workflow_scripts/compare_models.py"),
     message:
         "Comparing base, SFT, GRPO and the baselines"
     shell:
         "python workflow_scripts/compare_models.py"
         " --scores {input.scores:q}"
+        " --second-references {input.second_references:q}"
+        " --contamination {input.contamination:q}"
         " --comparison {output.comparison:q}"
+        " --rewards {params.rewards}"
         " --settings {params.settings:q}"
+        " --threads {threads}"
+        " --log {log:q}"
+        " --provenance {output.provenance:q}"
+
+
+rule check_requirements:
+    input:
+        comparison=f"{RESULTS}/evaluation/comparison.json",
+        page=f"{RESULTS}/report/index.html",  # first the page that shows where it falls short
+    output:
+        requirements=f"{RESULTS}/evaluation/requirements.json",
+        provenance=f"{PROVENANCE}/check_requirements.json",
+    log:
+        f"{LOGS}/check_requirements.log",
+    benchmark:
+        f"{BENCHMARKS}/check_requirements.tsv"
+    conda:
+        "../envs/evaluation.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        require=json.dumps(SETTINGS.evaluation.require),
+        code=code_fingerprint("workflow_scripts/check_requirements.py"),
+    message:
+        "Judging what evaluation.require asks for"
+    shell:
+        "python workflow_scripts/check_requirements.py"
+        " --comparison {input.comparison:q}"
+        " --requirements {output.requirements:q}"
+        " --require {params.require:q}"
         " --threads {threads}"
         " --log {log:q}"
         " --provenance {output.provenance:q}"

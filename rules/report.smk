@@ -10,6 +10,7 @@ rule make_report:
         template="resources/report/template.html.j2",
         style="resources/report/style.css",
         comparison=f"{RESULTS}/evaluation/comparison.json",
+        contamination=f"{RESULTS}/evaluation/contamination.json",
         data_report=f"{RESULTS}/data/data_report.json",
         answers=expand(f"{RESULTS}/evaluation/{{model}}/answers.parquet", model=MODELS),
         scores=expand(f"{RESULTS}/evaluation/{{model}}/scores.parquet", model=MODELS),
@@ -30,7 +31,8 @@ rule make_report:
                 "merge_grpo_checkpoint",
                 *[f"generate_answers.{model}" for model in MODELS],
                 "generate_baselines",
-                *[f"score_answers.{system}" for system in SYSTEMS],
+                *[f"score_answers.{system}" for system in [*SYSTEMS, "second_references"]],
+                "check_contamination",
                 "compare_models",
             ]
         ],
@@ -59,6 +61,7 @@ rule make_report:
         " --template {input.template:q}"
         " --style {input.style:q}"
         " --comparison {input.comparison:q}"
+        " --contamination {input.contamination:q}"
         " --data-report {input.data_report:q}"
         " --answers {input.answers:q}"
         " --scores {input.scores:q}"

@@ -347,10 +347,13 @@ def test_vllm_samples_the_same_distribution_reproducibly(with_vllm: Workplace) -
 def test_vllm_and_transformers_agree_greedily(with_vllm: Workplace) -> None:
     """The same prompts, tokenised alike, reach both engines: a second start token would change the answers."""
     program = (
-        "import sys, torch\nfrom pathlib import Path\nfrom ecg_grpo.generation import generate\nfrom ecg_grpo.tables import "
-        "read_rows\n\nprompts = [row['prompt'] for row in read_rows(Path(sys.argv[2]), 'prompt')]\nanswers = [generate("
-        "Path(sys.argv[1]), prompts, torch.float32, 1, 8, lambda *_: None, engine) for engine in ('transformers', 'vllm')]\n"
-        "assert answers[0] == answers[1], answers\nassert len(answers[0]) == 10\n"
+        "import sys, torch\nfrom pathlib import Path\nfrom ecg_grpo.generation import Generation, complete_all\n"
+        "from ecg_grpo.tables import read_rows\n\n"
+        "prompts = [row['prompt'] for row in read_rows(Path(sys.argv[2]), 'prompt')]\n"
+        "answers = [complete_all(Path(sys.argv[1]), prompts, Generation(torch.float32, 8, 1, engine), lambda *_: None)"
+        " for engine in ('transformers', 'vllm')]\n"
+        "texts = [[(one.text, one.finish_reason, one.completion_tokens) for (one,) in groups] for groups in answers]\n"
+        "assert texts[0] == texts[1], texts\nassert len(texts[0]) == 10\n"
     )
     arguments = [str(with_vllm.folder / "model"), str(with_vllm.folder / "train.parquet")]
     run = subprocess.run(

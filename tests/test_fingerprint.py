@@ -65,6 +65,8 @@ def test_no_stage_imports_another_stages_settings() -> None:
         "generate_answers": {"evaluation"},
         "generate_baselines": set(),
         "score_answers": set(),
+        "check_contamination": set(),
+        "check_requirements": set(),
         "compare_models": {"evaluation"},
         "make_report": {"report"},
     }

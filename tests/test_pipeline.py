@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,8 +15,12 @@ from safetensors.numpy import load_file
 
 from ecg_grpo.files import model_directory, sha256_of
 from ecg_grpo.metrics import METRICS
+from ecg_grpo.question_kinds import kind_of
+from ecg_grpo.settings.evaluation import ScoreName
 from ecg_grpo.settings.grpo import GRPOSettings
 from ecg_grpo.settings.sft import SFTSettings
+
+SYSTEMS = ["echo", "constant", "nearest", "base", "sft", "grpo"]
 
 pytestmark = pytest.mark.pipeline
 
@@ -150,34 +155,63 @@ def test_grpo_started_from_sft_and_kept_every_completion(finished: Project) -> N
 def test_every_system_answered_every_test_question(finished: Project) -> None:
     results = finished.results()
     test = rows(results / "data" / "test.parquet")
-    for system in ("echo", "nearest", "base", "sft", "grpo"):
+    for system in SYSTEMS:
         answers = rows(results / "evaluation" / system / "answers.parquet")
         assert [row["id"] for row in answers] == [row["id"] for row in test]
         assert [row["prompt"] for row in answers] == [row["prompt"] for row in test]
         for row in answers:
-            assert row["prediction"] == row["completion"].strip() or system in ("echo", "nearest")
+            assert row["prediction"] == row["completion"].strip() or system in SYSTEMS[:3]
             assert row["finish_reason"] in ("stop", "length")
         scores = rows(results / "evaluation" / system / "scores.parquet")
         for answer, score in zip(answers, scores, strict=True):
             for name, metric in METRICS.items():
-                assert score[name] == metric.score(answer["prediction"], answer["answer"])
+                assert score[name] == metric.score(answer["prediction"], answer["answer"], answer["question"])
+            assert score["kind"] == kind_of(answer["question"], answer["answer"])
+            assert score["truncated"] == (answer["finish_reason"] == "length")
+            assert score["empty"] == (not answer["prediction"].strip())
 
 
 def test_the_comparison_follows_from_the_scores(finished: Project) -> None:
     results = finished.results()
     comparison = json.loads((results / "evaluation" / "comparison.json").read_text())
     scores = {system: rows(results / "evaluation" / system / "scores.parquet") for system in comparison["order"]}
-    assert comparison["order"] == ["echo", "nearest", "base", "sft", "grpo"]
+    assert comparison["order"] == SYSTEMS
+    copied = rows(results / "evaluation" / "contamination.parquet")
     for system, table in scores.items():
-        for metric in METRICS:
-            estimate = comparison["systems"][system]["metrics"][metric]
-            assert estimate["mean"] == pytest.approx(np.mean([row[metric] for row in table]))
-            assert estimate["low"] <= estimate["mean"] <= estimate["high"]
+        for row, near in zip(table, copied, strict=True):
+            row["copied"] = near[f"copied_{system}"]
+        for metric in get_args(ScoreName):
+            estimate = comparison["systems"][system][metric]
+            values = [row[metric] for row in table if row[metric] is not None]
+            assert estimate["mean"] == pytest.approx(np.mean(values))
+            assert estimate["records"] == len(values)
+            assert estimate["low"] <= estimate["mean"] + 1e-12
+            assert estimate["mean"] <= estimate["high"] + 1e-12
     for entry in comparison["differences"]:
-        one, other = ([row[entry["metric"]] for row in scores[entry[key]]] for key in ("system", "other"))
-        assert entry["mean"] == pytest.approx(np.mean(one) - np.mean(other))
-        assert entry["wins"] + entry["ties"] + entry["losses"] == len(one)
-    assert len(comparison["differences"]) == 10 * len(METRICS)
+        pairs = zip(*([row[entry["metric"]] for row in scores[entry[key]]] for key in ("system", "other")), strict=True)
+        differences = [one - other for one, other in pairs if one is not None and other is not None]
+        assert entry["records"] == entry["wins"] + entry["ties"] + entry["losses"] == len(differences)
+        if differences:
+            assert entry["mean"] == pytest.approx(np.mean(differences))
+        trained = entry["metric"] in ("concept_f1", "chrf")
+        quality = entry["metric"] in METRICS and METRICS[entry["metric"]].is_quality
+        assert (entry["p_holm"] is None) == (trained or not quality or not differences)
+    assert len(comparison["differences"]) == 15 * (len(get_args(ScoreName)) + 1)
+    tasks = comparison["slices"]["task"]
+    assert sum(part["records"] for part in tasks.values()) == comparison["records"]
+
+
+def test_the_nearest_training_answer_is_seen_to_be_copied(finished: Project) -> None:
+    results = finished.results()
+    summary = json.loads((results / "evaluation" / "contamination.json").read_text())
+    assert summary["copied"]["nearest"]["mean"] == 1
+    assert summary["copied"]["nearest"]["half_or_more"] == summary["copied"]["nearest"]["answers"]
+    assert summary["copied"]["reference"]["half_or_more"] == 0, "the sample has no copied answers"
+    assert [entry["same"] for entry in summary["stages"].values()] == [0, 0]
+    train = {row["id"]: row["answer"] for row in rows(results / "data" / "train.parquet")}
+    nearest = rows(results / "evaluation" / "nearest" / "answers.parquet")
+    for row, answer in zip(rows(results / "evaluation" / "contamination.parquet"), nearest, strict=True):
+        assert row["copied_from_nearest"] is None or train[row["copied_from_nearest"]] == answer["prediction"]
 
 
 def test_the_report_is_one_file_with_the_runs_own_figures(finished: Project) -> None:
@@ -185,7 +219,7 @@ def test_the_report_is_one_file_with_the_runs_own_figures(finished: Project) -> 
     page = (results / "report" / "index.html").read_text()
     comparison = json.loads((results / "evaluation" / "comparison.json").read_text())
     for system in comparison["order"]:
-        assert f"{comparison['systems'][system]['metrics']['rouge_l']['mean']:.3f}" in page
+        assert f"{comparison['systems'][system]['rouge_l']['mean']:.3f}" in page
     for entry in comparison["differences"]:
         if entry["system"] in ("sft", "grpo") and entry["other"] in ("base", "sft") and entry["metric"] == "meteor":
             assert f"{entry['mean']:+.3f}" in page
@@ -212,14 +246,14 @@ def test_a_second_run_makes_the_same_artifacts(finished: Project, tiny_model: Pa
         *("data/account.json", "data/data_report.json"),
         *("sft/checkpoint/manifest.json", "sft_model/manifest.json", "grpo/checkpoint/manifest.json"),
         *("grpo_model/manifest.json", "grpo/completions.parquet", "evaluation/comparison.json"),
-        *(
-            f"evaluation/{system}/{name}.parquet"
-            for system in ("echo", "nearest", "base", "sft", "grpo")
-            for name in ("answers", "scores")
-        ),
+        *(f"evaluation/{system}/scores.parquet" for system in SYSTEMS),
+        "evaluation/contamination.parquet",
     ]
     for name in same:
         assert sha256_of(finished.results() / name) == sha256_of(second.results() / name), name
+    for system in SYSTEMS:
+        tables = [pq.read_table(one.results() / f"evaluation/{system}/answers.parquet") for one in (finished, second)]
+        assert tables[0].drop_columns("seconds").equals(tables[1].drop_columns("seconds")), system
 
 
 def test_grpo_without_an_adapter_trains_every_parameter(finished_copy: Project) -> None:

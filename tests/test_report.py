@@ -29,6 +29,7 @@ def test_model_text_is_escaped_everywhere(finished_copy: Project) -> None:
             *(sys.executable, "workflow_scripts/make_report.py", "--run", "<script>alert(3)</script>"),
             *("--template", "resources/report/template.html.j2", "--style", "resources/report/style.css"),
             *("--comparison", results / "evaluation/comparison.json", "--data-report", results / "data/data_report.json"),
+            *("--contamination", results / "evaluation/contamination.json"),
             *("--answers", *(results / f"evaluation/{system}/answers.parquet" for system in systems)),
             *("--scores", *(results / f"evaluation/{system}/scores.parquet" for system in systems)),
             *("--sft-log", results / "sft/training_log.jsonl", "--grpo-log", results / "grpo/training_log.jsonl"),

@@ -8,11 +8,13 @@ from typing import get_args
 import pytest
 import yaml
 from conftest import ROOT
+from pydantic import ValidationError
 from snakemake.utils import update_config
 
 from ecg_grpo.errors import InputError
 from ecg_grpo.metrics import METRICS
 from ecg_grpo.rewards import REWARDS
+from ecg_grpo.settings.evaluation import ScoreName
 from ecg_grpo.settings.grpo import GRPOSettings, MetricName, RewardName
 from ecg_grpo.settings.run import Settings, load_settings
 from ecg_grpo.settings.section import Section
@@ -116,7 +118,14 @@ def test_reward_names_are_the_reward_functions() -> None:
         ({"grpo": {"vllm_server_base_url": "http://user:secret@host:1"}}, "grpo.vllm_server_base_url"),
         ({"grpo": {"deliver": "best"}}, "deliver: best needs validation"),
         ({"grpo": {"deliver": "best", "validation": {"eval_steps": 2}}}, "set validation.eval_steps (2) and save_steps (3)"),
-        ({"grpo": {"validation": {"metric": "concept_f1"}}}, "grpo.validation.metric"),
+        ({"grpo": {"validation": {"metric": "concept_f1"}}}, "concept_f1 is one of the rewards"),
+        ({"grpo": {"validation": {"metric": "numbers"}}}, "grpo.validation.metric"),
+        ({"evaluation": {"models": {"sft": "/models/x"}}}, "sft is a name of the workflow's own"),
+        ({"evaluation": {"models": {"A model": "/models/x"}}}, "evaluation.models"),
+        ({"evaluation": {"require": ["grpo beats sft"]}}, "`grpo beats sft` is not of the form"),
+        ({"evaluation": {"require": ["grpo.rouge_l >= sft.meteor"]}}, "compares two different metrics"),
+        ({"evaluation": {"require": ["grpo.rouge >= 0.1"]}}, "names no score"),
+        ({"evaluation": {"require": ["grpo.rouge_l >= best.rouge_l"]}}, "best is none of echo"),
         (
             {"grpo": {"dynamic_sampling": "redraw", "gradient_accumulation_steps": 1, "launch": {"processes": 2}}},
             "whole groups",
@@ -159,8 +168,15 @@ def test_the_launch_command() -> None:
 
 
 def test_metrics_that_choose_a_checkpoint_are_no_rewards() -> None:
-    assert set(get_args(MetricName)) == {name for name, metric in METRICS.items() if metric.is_quality}
-    assert not set(get_args(MetricName)) & set(REWARDS)
+    graded = {name for name, metric in METRICS.items() if metric.is_quality} - {"exact_match", "polarity", "numbers"}
+    assert set(get_args(MetricName)) == graded
+    for metric in set(get_args(MetricName)) & set(REWARDS):
+        with pytest.raises(ValidationError, match="one of the rewards"):
+            GRPOSettings(rewards={metric: 1.0}, validation={"metric": metric})
+
+
+def test_what_can_be_required_is_what_is_measured() -> None:
+    assert get_args(ScoreName) == (*METRICS, "truncated", "empty", "malformed")
 
 
 def test_the_readmes_example_is_valid_and_drops_the_demo_models_tokens() -> None:

@@ -15,7 +15,9 @@ from ecg_grpo.files import sha256_of
 
 pytestmark = pytest.mark.pipeline
 
-AFTER_GRPO = {"merge_grpo_checkpoint", "generate_answers", "score_answers", "compare_models", "make_report"}
+AFTER_GRPO = {
+    *("merge_grpo_checkpoint", "generate_answers", "score_answers", "check_contamination", "compare_models", "make_report")
+}
 AFTER_SFT = AFTER_GRPO | {"merge_sft_adapter", "train_grpo"}
 AFTER_DATA = AFTER_SFT | {"train_sft", "generate_baselines", "make_data_report"}
 
@@ -37,7 +39,7 @@ def test_a_finished_run_has_nothing_to_do(finished: Project) -> None:
         (
             "evaluation",
             {"generation": {"max_new_tokens": 17}},
-            {"generate_answers", "score_answers", "compare_models", "make_report"},
+            {"generate_answers", "score_answers", "check_contamination", "compare_models", "make_report"},
         ),
         ("report", {"title": "Another title"}, {"make_report"}),
     ],
@@ -52,10 +54,10 @@ def test_a_changed_setting_reruns_its_stage_and_what_follows(
 @pytest.mark.parametrize(
     ("module", "old", "new", "expected"),
     [
-        ("rewards", "return 2 * shared /", "return 1 * shared /", {"train_grpo"} | AFTER_GRPO),
+        ("rewards", "return 2 * shared /", "return 1 * shared /", {"train_grpo", "make_data_report"} | AFTER_GRPO),
         (
             "metrics",
-            '_ROUGE.score(reference, prediction)["rougeL"].fmeasure',
+            '_ROUGE["rougeL"].score(reference, prediction)["rougeL"].fmeasure',
             "0.0",
             {"score_answers", "compare_models", "make_report", "make_data_report"},
         ),
@@ -127,7 +129,8 @@ def test_named_targets_stop_where_they_say(project: Project) -> None:
         "sft": through_sft,
         "merged": through_sft | {"merge_sft_adapter"},
         "grpo": through_grpo,
-        "evaluation": through_grpo | {"generate_answers", "generate_baselines", "score_answers", "compare_models"},
+        "evaluation": through_grpo
+        | {"generate_answers", "generate_baselines", "score_answers", "check_contamination", "compare_models"},
     }
     for target, rules in expected.items():
         assert project.jobs(target) - {target} == rules, target

@@ -1,50 +1,157 @@
-"""Base, SFT, GRPO and the baselines side by side: means, paired differences, an interval on each."""
+"""Base, SFT, GRPO and the baselines side by side: means, paired differences, an interval on each, and what follows from it."""
 
 from __future__ import annotations
 
 import argparse
 from itertools import combinations
-from pathlib import Path
+from typing import Any, get_args
 
-from ecg_grpo.comparison import compare, verdict
+import numpy as np
+
+from ecg_grpo.comparison import ClusterBootstrap, Resampling, Scores, compare, verdict, verdict_text
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import write_json
 from ecg_grpo.metrics import METRICS
-from ecg_grpo.settings.evaluation import ComparisonSettings
+from ecg_grpo.settings.evaluation import ComparisonSettings, ScoreName
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import read_rows
 
+NAMES = {
+    "echo": "echo of the question",
+    "constant": "one answer for each task",
+    "nearest": "nearest training answer",
+    "base": "base model",
+    "sft": "SFT",
+    "grpo": "GRPO",
+}
+"""Systems as they are named in sentences and tables."""
+
+BASELINES = ("echo", "constant", "nearest")
+SLICES = {
+    "task": "task",
+    "kind": "kind of question",
+    "length": "length of the reference",
+    "nearness": "nearest training question",
+}
+
 parser = StageParser("compare_models", __doc__)
 parser.add_input("--scores", nargs="+", metavar="PARQUET", help="scores of each system; its folder's name is its name")
+parser.add_input("--second-references", help="scores of second reference answers to the same questions (parquet)")
+parser.add_input("--contamination", help="how near each question and answer is to the training data (parquet)")
 parser.add_output("--comparison", help="the comparison, to write (JSON)")
+parser.add_argument("--rewards", nargs="*", default=[], metavar="NAME", help="rewards that GRPO trained on")
 parser.add_settings("evaluation.comparison")
 
 
 def compare_models(arguments: argparse.Namespace, stage: Stage) -> None:
     """Reads, compares, writes."""
     settings = ComparisonSettings.from_json(arguments.settings)
-    scores = {_system(file): read_rows(file) for file in arguments.scores}
-    # The later system of a pair is the one that claims to be better: (sft, base), (grpo, sft), …
-    pairs = [(later, earlier) for earlier, later in combinations(scores, 2)]
-    try:
-        comparison = compare(scores, list(METRICS), pairs, settings.resamples, settings.confidence, settings.seed)
-    except ValueError as error:
-        raise InputError(", ".join(map(str, arguments.scores)), str(error), "Answer one split with all of them.") from None
+    resampling = Resampling(settings.confidence, settings.resamples, settings.permutations, settings.seed)
+    tables = {file.parent.name: read_rows(file) for file in arguments.scores}
+    near = read_rows(arguments.contamination)
+    scores = gather(tables, near)
     quality = [name for name, metric in METRICS.items() if metric.is_quality]
+    claimed = [name for name in quality if name not in arguments.rewards]
+    # The later system of a pair is the one that claims to be better: (sft, base), (grpo, sft), …
+    pairs = [(later, earlier) for earlier, later in combinations(tables, 2)]
+    comparison = compare(scores, claimed, pairs, [pair for pair in pairs if not set(pair) & set(BASELINES)], resampling)
+    labels = {name: metric.label for name, metric in METRICS.items()}
+    verdicts = []
+    for one, other in pairs:
+        found = verdict(comparison["differences"], one, other, settings.confidence)
+        text = verdict_text(found, NAMES.get(one, one), NAMES.get(other, other), labels)
+        verdicts.append(
+            {"system": one, "other": other, "better": found.better, "worse": found.worse, "open": found.open} | {"text": text}
+        )
     comparison |= {
         "confidence": settings.confidence,
         "resamples": settings.resamples,
-        "metrics": [{"name": name, "label": metric.label, "is_quality": metric.is_quality} for name, metric in METRICS.items()],
-        "order": list(scores),
-        "verdicts": [{"system": one, "other": other, "text": verdict(comparison, quality, one, other)} for one, other in pairs],
+        "permutations": settings.permutations,
+        "metrics": describe(arguments.rewards),
+        "slice_names": SLICES,
+        "order": list(tables),
+        "names": {system: NAMES.get(system, system) for system in tables},
+        "verdicts": verdicts,
+        "ceiling": ceiling(scores, [row["id"] for row in near], read_rows(arguments.second_references), resampling),
     }
     write_json(arguments.comparison, comparison)
-    for entry in comparison["verdicts"]:
+    for entry in verdicts:
         stage.say(entry["text"])
 
 
-def _system(file: Path) -> str:
-    return file.parent.name
+def describe(rewards: list[str]) -> list[dict[str, Any]]:
+    """Every column of the comparison: `name`, `label`, `note`, `about`, and whether a verdict may speak of it (`claimed`)."""
+    metrics = [
+        {"name": name, "label": metric.label, "note": metric.note, "about": metric.about, "is_reward": name in rewards}
+        | {"claimed": metric.is_quality and name not in rewards}
+        for name, metric in METRICS.items()
+    ]
+    shares = [
+        ("truncated", "Cut off", "the answer hit the token limit"),
+        ("empty", "Empty", "nothing was answered, or the reasoning never ended"),
+        ("malformed", "Malformed", "empty, or tags of reasoning and answer out of order"),
+        ("copied", "Copied", "share of the answer's runs of five words that stand in one training answer"),
+    ]
+    return metrics + [
+        {"name": name, "label": label, "note": note, "about": "share", "is_reward": False, "claimed": False}
+        for name, label, note in shares
+    ]
+
+
+def gather(tables: dict[str, list[dict[str, Any]]], near: list[dict[str, Any]]) -> Scores:
+    """All scores as matrices.
+
+    Raises:
+        InputError: the systems did not answer the same questions.
+    """
+    first = next(iter(tables.values()))
+    ids = [row["id"] for row in first]
+    for system, rows in {**tables, "contamination": near}.items():
+        if [row["id"] for row in rows] != ids:
+            raise InputError(
+                f"evaluation/{system}",
+                "is not about the same questions in the same order",
+                "Answer one split with all systems.",
+            )
+    metrics = (*get_args(ScoreName), "copied")
+    values = {
+        system: np.array(
+            [
+                [*(row[metric] for metric in metrics[:-1]), neighbour.get(f"copied_{system}")]
+                for row, neighbour in zip(rows, near, strict=True)
+            ],
+            dtype=float,
+        ).reshape(len(ids), len(metrics))
+        for system, rows in tables.items()
+    }
+    slices = {name: np.array([row[name] for row in first]) for name in ("task", "kind", "length")}
+    slices["nearness"] = np.array([row["nearness"] for row in near])
+    return Scores(np.array([row["cluster"] for row in first]), slices, values, metrics)
+
+
+def ceiling(scores: Scores, ids: list[str], second: list[dict[str, Any]], resampling: Resampling) -> dict[str, Any] | None:
+    """What a second reference scores against the first, and what the systems score on the same questions.
+
+    Returns:
+        `records`, `reference` (metric → estimate) and `systems` (system → metric → estimate); None where no question has two
+        references.
+    """
+    if not second:
+        return None
+    place = {record: index for index, record in enumerate(ids)}
+    chosen = [place[row["id"]] for row in second]
+    bootstrap = ClusterBootstrap(scores.clusters[chosen], resampling.resamples, resampling.confidence, resampling.seed)
+    names = [name for name in scores.metrics if name in METRICS]
+    columns = [scores.metrics.index(name) for name in names]
+
+    def estimates(values: np.ndarray) -> dict[str, Any]:
+        return {name: vars(estimate) for name, estimate in zip(names, bootstrap.means(values), strict=True)}
+
+    return {
+        "records": len(second),
+        "reference": estimates(np.array([[row[name] for name in names] for row in second], dtype=float)),
+        "systems": {system: estimates(values[chosen][:, columns]) for system, values in scores.values.items()},
+    }
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def filter_prompts(arguments: argparse.Namespace, stage: Stage) -> None:
     import pyarrow.parquet as pq
 
     from ecg_grpo.device import prepare_device
-    from ecg_grpo.generation import Sampling, sample
+    from ecg_grpo.generation import Generation, Sampling, complete_all
 
     settings = DifficultyFilterSettings.from_json(arguments.settings)
     reward = total_reward(parse_weights(arguments.rewards))
@@ -53,17 +53,15 @@ def filter_prompts(arguments: argparse.Namespace, stage: Stage) -> None:
     dtype = prepare_device(settings.precision, stage)
     started = time.monotonic()
     with StageProgress(stage, len(rows)) as progress:
-        groups = sample(
-            directory,
-            [row["prompt"] for row in rows],
-            dtype,
-            settings.batch_size,
-            settings.max_completion_length,
-            progress.step,
-            Sampling(settings.temperature, settings.samples, settings.seed),
-            settings.engine,
-            settings.gpu_memory_utilization,
+        generation = Generation(
+            dtype=dtype,
+            max_new_tokens=settings.max_completion_length,
+            batch_size=settings.batch_size,
+            engine=settings.engine,
+            sampling=Sampling(settings.temperature, settings.samples, settings.seed),
+            gpu_memory_utilization=settings.gpu_memory_utilization,
         )
+        groups = complete_all(directory, [row["prompt"] for row in rows], generation, progress.step)
     completions = [completion for group in groups for completion in group]
     stage.facts["generated_tokens"] = sum(completion.completion_tokens for completion in completions)
     stage.facts["truncated_completions"] = sum(completion.finish_reason == "length" for completion in completions)

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecg_grpo.baselines import most_frequent_answers, nearest_training_answers, random_training_places
-from ecg_grpo.contradictions import polarity
 from ecg_grpo.data_statistics import (
     BASELINES,
     LENGTHS,
@@ -36,6 +35,7 @@ from ecg_grpo.data_statistics import (
 )
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import new_file, read_json, write_json
+from ecg_grpo.polarity import yes_or_no
 from ecg_grpo.records import SPLITS
 from ecg_grpo.stage import Stage, StageParser
 
@@ -133,7 +133,7 @@ def read_split(file: Path) -> SplitColumns:
     lengths: dict[str, list[int]] = {name: [] for name in LENGTHS}
     for rows in read_batches(file, "task", "answer", "prompt_tokens", "answer_tokens"):
         tasks += [row["task"] for row in rows]
-        sides += [polarity(row["answer"]) for row in rows]
+        sides += [yes_or_no(row["answer"]) for row in rows]
         lengths["answer_words"] += [len(row["answer"].split()) for row in rows]
         for name in ("prompt_tokens", "answer_tokens"):
             lengths[name] += [row[name] for row in rows]

@@ -18,6 +18,7 @@ parser = StageParser("make_report", __doc__)
 parser.add_input("--template", help="the page's Jinja template")
 parser.add_input("--style", help="the page's style sheet")
 parser.add_input("--comparison", help="comparison.json")
+parser.add_input("--contamination", help="contamination.json")
 parser.add_input("--data-report", help="data_report.json")
 parser.add_input("--answers", nargs="+", metavar="PARQUET", help="answers of each model; its folder's name is its name")
 parser.add_input("--scores", nargs="+", metavar="PARQUET", help="scores of each model, in the same order")
@@ -40,7 +41,7 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
     comparison = read_json(arguments.comparison)
     sft_log, grpo_log = read_json_lines(arguments.sft_log), read_json_lines(arguments.grpo_log)
     models = [file.parent.name for file in arguments.answers]
-    quality = {entry["name"]: entry["label"] for entry in comparison["metrics"] if entry["is_quality"]}
+    quality = {entry["name"]: entry["label"] for entry in comparison["metrics"] if entry["claimed"]}
     pairs = [(later, earlier) for earlier, later in combinations(models, 2)]
     losses = [entry["validation_loss"] for entry in sft_log if "validation_loss" in entry]
     stages = [read_stage(file) for file in arguments.stages]
@@ -51,6 +52,7 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
         style=arguments.style.read_text(encoding="utf-8"),
         run=arguments.run,
         comparison=comparison,
+        contamination=read_json(arguments.contamination),
         models=models,
         pairs=pairs,
         baseline_pairs=[(model, baseline) for model in models for baseline in comparison["order"] if baseline not in models],

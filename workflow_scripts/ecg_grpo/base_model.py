@@ -43,13 +43,17 @@ def fetch_source(settings: BaseModelSettings, scratch: Path, terminal: TextIO) -
     return check_model_directory(Path(settings.path))
 
 
-def check_model_directory(directory: Path) -> Path:
+def check_model_directory(directory: Path, key: str = "base_model.path") -> Path:
     """The directory, if it holds a configuration, safetensors weights and a tokenizer.
+
+    Args:
+        directory: a Hugging Face model directory.
+        key: what names it in the configuration.
 
     Raises:
         InputError: something is missing; names it.
     """
-    mend = "Set base_model.path to a Hugging Face model directory with config.json, *.safetensors and a tokenizer."
+    mend = f"Set {key} to a Hugging Face model directory with config.json, *.safetensors and a tokenizer."
     if not directory.is_dir():
         raise InputError(directory, "this model directory does not exist", mend)
     if not (directory / "config.json").is_file():

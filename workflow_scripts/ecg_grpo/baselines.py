@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
+
+_COUNTS = re.compile(r"\w+|[<>≤≥=+\-−%]")
 
 
 def nearest_training_answers(
@@ -49,6 +52,34 @@ def most_frequent_answers(train: Iterable[tuple[str, str]]) -> dict[str, str]:
         task: min(answers, key=lambda answer, answers=answers: (-answers[answer], len(answer), answer))
         for task, answers in counts.items()
     }
+
+
+def second_references(records: Sequence[Mapping[str, str]]) -> list[str | None]:
+    """For each record another reference answer to the same question, if the records have one.
+
+    One question: equal in context and words, whatever the case and punctuation; comparisons and signs count. What such an
+    answer scores is what a correct answer in other words can reach.
+
+    Args:
+        records: records with `context`, `question`, `answer`.
+
+    Returns:
+        For each the different answer of the next record that asks the same, of the last one the first one's; None without one.
+    """
+    same: dict[str, dict[str, str]] = defaultdict(dict)
+    asked = [" ".join(_COUNTS.findall(f"{record['context']} {record['question']}".casefold())) for record in records]
+    for key, record in zip(asked, records, strict=True):
+        same[key].setdefault(_normal(record["answer"]), record["answer"])
+    found: list[str | None] = []
+    for key, record in zip(asked, records, strict=True):
+        answers = list(same[key])
+        place = answers.index(_normal(record["answer"]))
+        found.append(same[key][answers[(place + 1) % len(answers)]] if len(answers) > 1 else None)
+    return found
+
+
+def _normal(text: str) -> str:
+    return " ".join(_COUNTS.findall(text.casefold()))
 
 
 def random_training_places(train: Sequence[str], asked: Sequence[str], seed: int) -> list[int | None]:

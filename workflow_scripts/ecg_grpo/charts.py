@@ -7,8 +7,18 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-COLOURS = {"echo": "#9aa5b1", "nearest": "#6b7785", "base": "#c2780e", "sft": "#2b6cb0", "grpo": "#2f855a"}
+COLOURS = {
+    "echo": "#9aa5b1",
+    "constant": "#b7791f",
+    "nearest": "#6b7785",
+    "base": "#c2780e",
+    "sft": "#2b6cb0",
+    "grpo": "#2f855a",
+}
 """One colour a system, the same in every chart."""
+
+OTHER_COLOUR = "#805ad5"
+"""Models that are not the run's own."""
 
 BASELINE_COLOURS = {"echo": COLOURS["echo"], "nearest": "#4a6fa5", "constant": "#b7791f", "random": "#5b9a8b"}
 """The same where no model is in the chart and grey need not stand back."""
@@ -62,7 +72,11 @@ def difference_chart(differences: Sequence[Entry], labels: Mapping[str, str], pa
                     "width": 5,
                 },
                 mode="markers",
-                marker={"size": 9, "color": COLOURS[one], "symbol": "circle" if other == "base" else "diamond"},
+                marker={
+                    "size": 9,
+                    "color": COLOURS.get(one, OTHER_COLOUR),
+                    "symbol": "circle" if other == "base" else "diamond",
+                },
                 name=f"{one} − {other}",
                 hovertemplate="%{text}: %{x:.3f}<extra>%{fullData.name}</extra>",
             )

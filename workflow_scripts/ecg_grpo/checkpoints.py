@@ -14,12 +14,14 @@ COMPLETE = "complete.json"
 """The last file of a checkpoint: the size in bytes of every other one."""
 
 
-def scratch_directory(root: Path, program: str | Path, settings: str, dtype: str, inputs: list[Path]) -> Path:
-    """The directory for the checkpoints of exactly this training.
+def scratch_directory(
+    root: Path, program: str | Path, settings: str, dtype: str, inputs: list[Path], name: str | None = None
+) -> Path:
+    """The directory for the unfinished work of exactly this job.
 
-    Its name holds a hash of the settings, the code, the number format and the inputs: the same training finds its own
-    checkpoints again, a changed one starts anew and removes what the other one left. It lies outside every declared
-    output, since Snakemake deletes those before a job.
+    Its name holds a hash of the settings, the code, the number format and the inputs: the same job finds its own work again, a
+    changed one starts anew and removes what the other one left. It lies outside every declared output, since Snakemake deletes
+    those before a job.
 
     Args:
         root: folder for unfinished work of one run.
@@ -27,11 +29,13 @@ def scratch_directory(root: Path, program: str | Path, settings: str, dtype: str
         settings: its settings as JSON with sorted keys.
         dtype: the number format that was chosen on this machine.
         inputs: the files that it reads.
+        name: of the job, if the program has several in one run; else the program's.
     """
+    name = name or Path(program).stem
     parts = [code_fingerprint(program), settings, dtype, *(sha256_of(file) for file in inputs)]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    directory = root / f"{Path(program).stem}-{key}"
-    for other in root.glob(f"{Path(program).stem}-*"):
+    directory = root / f"{name}-{key}"
+    for other in root.glob(f"{name}-*"):
         if other != directory:
             shutil.rmtree(other, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)

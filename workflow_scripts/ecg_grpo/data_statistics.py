@@ -14,7 +14,7 @@ from ecg_grpo.raw_files import BY_CODE, RAW_FILES
 
 QUANTILES = {"p5": 0.05, "p50": 0.5, "p95": 0.95, "p99": 0.99}
 LENGTHS = ("answer_tokens", "answer_words", "prompt_tokens")
-QUALITY = {name: metric for name, metric in METRICS.items() if metric.is_quality}
+QUALITY = {name: METRICS[name] for name in ("rouge_l", "bleu_1", "meteor", "token_f1")}
 
 BASELINES = {
     "echo": "the question itself",
@@ -193,7 +193,7 @@ def score_baselines(
     """Mean quality scores of each system, over all records and by task.
 
     Args:
-        records: records with `task` and `answer`, the reference.
+        records: records with `task`, `question` and `answer`, the reference.
         answers: for each system its answer to each record, None where it has none.
 
     Returns:
@@ -207,7 +207,9 @@ def _score(records: Sequence[Mapping[str, str]], answers: Sequence[str | None]) 
     by_task: dict[str, list[list[float]]] = {record["task"]: [] for record in records}
     for record, answer in zip(records, answers, strict=True):
         if answer is not None:
-            by_task[record["task"]].append([metric.score(answer, record["answer"]) for metric in QUALITY.values()])
+            by_task[record["task"]].append(
+                [metric.score(answer, record["answer"], record["question"]) for metric in QUALITY.values()]
+            )
     return {
         "overall": _means([scores for task in by_task.values() for scores in task]),
         "by_task": {task: _means(scores) for task, scores in by_task.items()},

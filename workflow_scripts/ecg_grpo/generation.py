@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from ecg_grpo.prompts import Message
+from ecg_grpo.sampling import fast_sampling
 from ecg_grpo.vllm_on_cpu import import_vllm
 
 Engine = Literal["transformers", "vllm"]
@@ -29,12 +31,14 @@ class Completion:
         finish_reason: `stop` if the model ended it, `length` if it was cut off.
         prompt_tokens: length of the rendered prompt.
         completion_tokens: length of the text, end token included.
+        seconds: its share of the time that its batch took.
     """
 
     text: str
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -55,159 +59,176 @@ class Sampling:
 GREEDY = Sampling(temperature=0.0, samples=1, seed=0)
 
 
-def generate(
-    model_directory: Path,
-    prompts: Sequence[list[Message]],
-    dtype: torch.dtype,
-    batch_size: int,
-    max_new_tokens: int,
-    on_progress: Callable[[int, str], None],
-    engine: Engine = "transformers",
-    gpu_memory_utilization: float = 0.9,
-) -> list[Completion]:
-    """Greedy completions, one for each prompt, in the order of the prompts.
+@dataclass(frozen=True)
+class Generation:
+    """How completions are computed.
 
-    The arguments are those of `sample`.
+    Attributes:
+        dtype: number format of the weights.
+        max_new_tokens: longest completion.
+        batch_size: prompts answered at once by transformers; vLLM chooses by itself.
+        engine: what computes them. The engines draw different samples from one distribution.
+        sampling: how the completions are drawn.
+        gpu_memory_utilization: share of the GPU's memory that vLLM takes; unused otherwise.
     """
-    groups = sample(
-        model_directory, prompts, dtype, batch_size, max_new_tokens, on_progress, GREEDY, engine, gpu_memory_utilization
-    )
-    return [completion for (completion,) in groups]
+
+    dtype: torch.dtype
+    max_new_tokens: int
+    batch_size: int = 32
+    engine: Engine = "transformers"
+    sampling: Sampling = GREEDY
+    gpu_memory_utilization: float = 0.9
+
+    @property
+    def prompts_a_batch(self) -> int:
+        """Prompts that are handed over at once."""
+        return _VLLM_PROMPTS_A_CALL if self.engine == "vllm" else self.batch_size
 
 
-def sample(
-    model_directory: Path,
-    prompts: Sequence[list[Message]],
-    dtype: torch.dtype,
-    batch_size: int,
-    max_new_tokens: int,
-    on_progress: Callable[[int, str], None],
-    sampling: Sampling,
-    engine: Engine = "transformers",
-    gpu_memory_utilization: float = 0.9,
-) -> list[list[Completion]]:
-    """Completions of every prompt, in the order of the prompts.
+Batch = dict[int, list[Completion]]
+"""Completions of some prompts, by the prompt's index."""
+
+
+def complete(
+    model_directory: Path, prompts: Sequence[list[Message]], generation: Generation, finished: int = 0
+) -> Iterator[Batch]:
+    """Completions of every prompt, batch by batch.
+
+    Prompts are answered longest first, so that a batch holds prompts of like length and the largest comes first. A batch
+    depends on no other: whoever kept the first ones goes on with the next and gets what an unbroken run would have given.
 
     Args:
         model_directory: model and tokenizer.
         prompts: messages of each prompt.
-        dtype: number format of the weights.
-        batch_size: prompts answered at once; vLLM chooses by itself.
-        max_new_tokens: longest completion.
-        on_progress: called after each batch with the number of prompts done and a note.
-        sampling: how the completions are drawn.
-        engine: what computes them. The engines draw different samples from one distribution.
-        gpu_memory_utilization: share of the GPU's memory that vLLM takes; unused otherwise.
+        generation: how.
+        finished: batches at the beginning that are left out.
 
-    Returns:
-        `sampling.samples` completions for each prompt.
+    Yields:
+        `generation.sampling.samples` completions for each prompt of a batch.
 
     Raises:
         InputError: the engine is vLLM and vLLM is not installed.
     """
-    if engine == "vllm":
-        return _by_vllm(model_directory, prompts, dtype, max_new_tokens, on_progress, sampling, gpu_memory_utilization)
-    return _by_transformers(model_directory, prompts, dtype, batch_size, max_new_tokens, on_progress, sampling)
-
-
-def _by_transformers(
-    model_directory: Path,
-    prompts: Sequence[list[Message]],
-    dtype: torch.dtype,
-    batch_size: int,
-    max_new_tokens: int,
-    on_progress: Callable[[int, str], None],
-    sampling: Sampling,
-) -> list[list[Completion]]:
-    """Prompts are answered longest first, so that a batch holds prompts of like length and the largest comes first."""
     tokenizer = AutoTokenizer.from_pretrained(model_directory, padding_side="left")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(model_directory, dtype=dtype).to(device).eval()
-    options: dict[str, object] = {"do_sample": False}
-    if sampling.temperature > 0:
-        options = {
-            "do_sample": True,
-            "temperature": sampling.temperature,
-            "top_k": 0,  # unset, transformers takes 50
-            "num_return_sequences": sampling.samples,
-        }
-        # The directory's own file may hold penalties and cut-offs, which would apply beside what is given here.
-        model.generation_config = GenerationConfig(
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
-        )
-        torch.manual_seed(sampling.seed)
     rendered, token_ids = _render(tokenizer, prompts)
     order = sorted(range(len(prompts)), key=lambda index: (-len(token_ids[index]), index))
-    completions: dict[int, list[Completion]] = {}
-    generated = 0
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        inputs = tokenizer(
-            [rendered[index] for index in batch], return_tensors="pt", padding=True, add_special_tokens=False
-        ).to(device)
-        with torch.inference_mode():
-            output = model.generate(**inputs, max_new_tokens=max_new_tokens, **options)
-        rows = output[:, inputs.input_ids.shape[1] :].tolist()
-        for place, index in enumerate(batch):
-            group = rows[place * sampling.samples : (place + 1) * sampling.samples]
-            completions[index] = [_completion(tokenizer, ids, len(token_ids[index])) for ids in group]
-            generated += sum(completion.completion_tokens for completion in completions[index])
-        on_progress(len(completions), f"{generated} tokens")
-    return [completions[index] for index in range(len(prompts))]
+    size = generation.prompts_a_batch
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    if finished >= len(batches):
+        return
+    if generation.engine == "vllm":
+        answer = _vllm_engine(model_directory, tokenizer, token_ids, generation)
+    else:
+        answer = _transformers_engine(model_directory, tokenizer, rendered, token_ids, generation)
+    for number in range(finished, len(batches)):
+        started = time.monotonic()
+        groups = answer(number, batches[number])
+        seconds = (time.monotonic() - started) / sum(map(len, groups))
+        yield {
+            index: [_completion(tokenizer, ids, len(token_ids[index]), round(seconds, 4)) for ids in group]
+            for index, group in zip(batches[number], groups, strict=True)
+        }
 
 
-def _by_vllm(
+def complete_all(
     model_directory: Path,
     prompts: Sequence[list[Message]],
-    dtype: torch.dtype,
-    max_new_tokens: int,
+    generation: Generation,
     on_progress: Callable[[int, str], None],
-    sampling: Sampling,
-    gpu_memory_utilization: float,
 ) -> list[list[Completion]]:
+    """The completions of every prompt, in the order of the prompts.
+
+    Args:
+        model_directory, prompts, generation: see `complete`.
+        on_progress: called after each batch with the number of prompts done and a note.
+    """
+    found: Batch = {}
+    for batch in complete(model_directory, prompts, generation):
+        found |= batch
+        on_progress(len(found), f"{generated_tokens(found)} tokens")
+    return [found[index] for index in range(len(prompts))]
+
+
+def generated_tokens(batch: Batch) -> int:
+    """Tokens of all completions."""
+    return sum(completion.completion_tokens for group in batch.values() for completion in group)
+
+
+_Engine = Callable[[int, list[int]], list[list[list[int]]]]
+"""(number of the batch, indices of its prompts) → for each prompt the token ids of its completions."""
+
+
+def _transformers_engine(
+    model_directory: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    rendered: list[str],
+    token_ids: list[list[int]],
+    generation: Generation,
+) -> _Engine:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = AutoModelForCausalLM.from_pretrained(model_directory, dtype=generation.dtype).to(device).eval()
+    sampling = generation.sampling
+    # Stated in full: the directory's own file may hold penalties and cut-offs.
+    config = GenerationConfig(
+        max_new_tokens=generation.max_new_tokens,
+        do_sample=sampling.temperature > 0,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        **({"temperature": sampling.temperature, "top_k": 0} if sampling.temperature > 0 else {}),  # unset, top_k is 50
+    )
+    model.generation_config = config
+
+    def answer(number: int, batch: list[int]) -> list[list[list[int]]]:
+        torch.manual_seed(random.Random(f"{sampling.seed}/{number}").getrandbits(63))
+        texts = [rendered[index] for index in batch for _ in range(sampling.samples)]
+        inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(device)
+        with torch.inference_mode(), fast_sampling(model):
+            output = model.generate(inputs.input_ids, inputs.attention_mask, generation_config=config)
+        rows = output[:, inputs.input_ids.shape[1] :].tolist()
+        return [rows[start : start + sampling.samples] for start in range(0, len(rows), sampling.samples)]
+
+    return answer
+
+
+def _vllm_engine(
+    model_directory: Path, tokenizer: PreTrainedTokenizerBase, token_ids: list[list[int]], generation: Generation
+) -> _Engine:
     vllm = import_vllm()
-    tokenizer = AutoTokenizer.from_pretrained(model_directory)
-    _, token_ids = _render(tokenizer, prompts)
-    on_cpu = not torch.cuda.is_available()
+    sampling, on_cpu = generation.sampling, not torch.cuda.is_available()
     engine = vllm.LLM(
         model=str(model_directory),
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=str(generation.dtype).removeprefix("torch."),
         generation_config="vllm",  # the directory's own file may hold penalties and cut-offs
-        max_model_len=max(map(len, token_ids), default=0) + max_new_tokens,
-        gpu_memory_utilization=gpu_memory_utilization,
+        max_model_len=max(map(len, token_ids), default=0) + generation.max_new_tokens,
+        gpu_memory_utilization=generation.gpu_memory_utilization,
         seed=sampling.seed,
         enforce_eager=on_cpu,  # a processor would wait for a compiler
         # A prompt that is read in parts winds its random numbers back, which a processor's generator cannot do.
         enable_chunked_prefill=not on_cpu,
     )
-    # Sample i of a prompt draws with the prompt's seed + i; one seed for all would draw alike for every prompt.
-    seeds = random.Random(sampling.seed)
-    options = [
-        vllm.SamplingParams(
-            n=sampling.samples,
-            temperature=sampling.temperature,
-            top_p=1.0,
-            top_k=0,
-            min_p=0.0,
-            seed=seeds.getrandbits(48),
-            max_tokens=max_new_tokens,
-            detokenize=False,
-        )
-        for _ in prompts
-    ]
-    completions: list[list[Completion]] = []
-    generated = 0
-    for start in range(0, len(prompts), _VLLM_PROMPTS_A_CALL):
-        chunk = slice(start, start + _VLLM_PROMPTS_A_CALL)
+
+    def answer(_: int, batch: list[int]) -> list[list[list[int]]]:
+        options = [
+            vllm.SamplingParams(
+                n=sampling.samples,
+                temperature=sampling.temperature,
+                top_p=1.0,
+                top_k=0,
+                min_p=0.0,
+                # Sample i of a prompt draws with the prompt's seed + i; one seed for all would draw alike for every prompt.
+                seed=random.Random(f"{sampling.seed}/{index}").getrandbits(48),
+                max_tokens=generation.max_new_tokens,
+                detokenize=False,
+            )
+            for index in batch
+        ]
         # Token ids, since vLLM would put a second start token before a text.
-        texts = [{"prompt_token_ids": ids} for ids in token_ids[chunk]]
-        for answer in engine.generate(texts, options[chunk], use_tqdm=False):
-            outputs = sorted(answer.outputs, key=lambda output: output.index)
-            group = [_completion(tokenizer, list(output.token_ids), len(answer.prompt_token_ids)) for output in outputs]
-            generated += sum(completion.completion_tokens for completion in group)
-            completions.append(group)
-        on_progress(len(completions), f"{generated} tokens")
-    return completions
+        texts = [{"prompt_token_ids": token_ids[index]} for index in batch]
+        found = engine.generate(texts, options, use_tqdm=False)
+        return [[list(output.token_ids) for output in sorted(one.outputs, key=lambda output: output.index)] for one in found]
+
+    return answer
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[Message]]) -> tuple[list[str], list[list[int]]]:
@@ -216,7 +237,7 @@ def _render(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[Message]]
     return rendered, tokenizer(rendered, add_special_tokens=False)["input_ids"]
 
 
-def _completion(tokenizer: PreTrainedTokenizerBase, ids: list[int], prompt_tokens: int) -> Completion:
+def _completion(tokenizer: PreTrainedTokenizerBase, ids: list[int], prompt_tokens: int, seconds: float) -> Completion:
     """A completion out of generated token ids, which padding may follow."""
     ended = tokenizer.eos_token_id in ids
     tokens = ids[: ids.index(tokenizer.eos_token_id) + 1] if ended else ids
@@ -225,4 +246,5 @@ def _completion(tokenizer: PreTrainedTokenizerBase, ids: list[int], prompt_token
         finish_reason="stop" if ended else "length",
         prompt_tokens=prompt_tokens,
         completion_tokens=len(tokens),
+        seconds=seconds,
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypedDict
 
 
@@ -35,6 +37,48 @@ def build_prompt(system_prompt: str, context: str, question: str, history: Seque
     return messages
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A model's text, taken apart.
+
+    Attributes:
+        prediction: the answer, spaces at both ends taken off; empty where the reasoning never ended.
+        reasoning: what stood in `<think>`; None without it.
+        is_well_formed: an answer without any tag, or `<think>…</think>` and then `<answer>…</answer>` and nothing else; and not
+            empty.
+    """
+
+    prediction: str
+    reasoning: str | None
+    is_well_formed: bool
+
+
+_TAG = re.compile(r"</?(?:think|answer)>")
+_WELL_FORMED = re.compile(r"\s*<think>(?P<reasoning>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL)
+
+
+def take_apart(completion: str) -> Answer:
+    """Reasoning and answer of a model's text.
+
+    Reasoning that was not closed is no answer: what a model was still thinking when it was cut off would otherwise be scored.
+    A template may have opened `<think>` in the prompt. Without `<answer>` all that follows the reasoning is the answer.
+    """
+    if not _TAG.search(completion):
+        return Answer(completion.strip(), None, bool(completion.strip()))
+    found = _WELL_FORMED.fullmatch(completion)
+    if found and not _TAG.search(found["reasoning"] + found["answer"]):
+        prediction = found["answer"].strip()
+        return Answer(prediction, found["reasoning"].strip(), bool(prediction))
+    reasoning, ends, rest = completion.rpartition("</think>")
+    if not ends:
+        if "<think>" in completion:
+            return Answer("", completion.partition("<think>")[2].strip(), False)
+        reasoning, rest = "", completion
+    answer = rest.partition("<answer>")[2] if "<answer>" in rest else rest
+    answer = answer.partition("</answer>")[0]
+    return Answer(answer.strip(), _TAG.sub("", reasoning).strip() if ends else None, False)
+
+
 def extract_prediction(completion: str) -> str:
-    """The answer part of a model's text. Without reasoning that is all of it, spaces at both ends taken off."""
-    return completion.strip()
+    """The answer part of a model's text."""
+    return take_apart(completion).prediction

@@ -74,9 +74,7 @@ REWARDS: dict[str, RewardFunction] = {
 """Every reward function by the name that the configuration uses."""
 
 
-def trl_rewards(
-    names: Iterable[str], metric: tuple[str, Callable[[str, str], float]] | None = None
-) -> list[Callable[..., list[float]]]:
+def trl_rewards(names: Iterable[str], metric: tuple[str, RewardFunction] | None = None) -> list[Callable[..., list[float]]]:
     """The named reward functions as TRL calls them.
 
     TRL hands over `completions` (each a list with one assistant message) and the columns of the data set; `answer` is the
@@ -85,13 +83,13 @@ def trl_rewards(
 
     Args:
         names: keys of `REWARDS`.
-        metric: its name, and (prediction, reference) → value; None for none.
+        metric: its name, and (prediction, reference, question) → value; None for none.
     """
     return [_trl_reward(name, REWARDS[name], index == 0, metric) for index, name in enumerate(names)]
 
 
 def _trl_reward(
-    name: str, reward: RewardFunction, is_first: bool, metric: tuple[str, Callable[[str, str], float]] | None
+    name: str, reward: RewardFunction, is_first: bool, metric: tuple[str, RewardFunction] | None
 ) -> Callable[..., list[float]]:
     def score(completions, question, answer, id, log_extra=None, log_metric=None, **_: object) -> list[float]:
         predictions = [extract_prediction(completion[0]["content"]) for completion in completions]
@@ -100,7 +98,7 @@ def _trl_reward(
                 log_extra(column, list(values))
         if is_first and log_metric is not None and metric is not None:
             label, measure = metric
-            for texts in zip(predictions, answer, strict=True):
+            for texts in zip(predictions, answer, question, strict=True):
                 log_metric(label, measure(*texts))
         return [reward(*texts) for texts in zip(predictions, answer, question, strict=True)]
 

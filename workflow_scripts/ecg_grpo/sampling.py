@@ -1,4 +1,4 @@
-"""What makes transformers sample faster while GRPO trains, without drawing from another distribution."""
+"""What makes transformers sample faster without drawing from another distribution."""
 
 from __future__ import annotations
 

@@ -66,13 +66,42 @@ ANSWERS = pa.schema(
         ("prompt", MESSAGES),
         ("completion", pa.string()),
         ("prediction", pa.string()),
+        ("reasoning", pa.string()),
+        ("is_well_formed", pa.bool_()),
         ("finish_reason", pa.string()),
         ("prompt_tokens", pa.int32()),
         ("completion_tokens", pa.int32()),
+        ("seconds", pa.float64()),
     ]
 )
-"""What a system answered: `completion` is its text, `prediction` the answer part of it, `finish_reason` `stop` or
-`length` (cut off). Times are not here but in the stage's provenance, so that equal answers are equal files."""
+"""What a system answered: `completion` is its text, `prediction`, `reasoning` and `is_well_formed` what `prompts.take_apart`
+makes of it, `finish_reason` `stop` or `length` (cut off), `seconds` its share of its batch's time. Tokens and seconds are null
+for systems that are no model."""
+
+
+def scores_schema(metrics: Iterable[str]) -> pa.Schema:
+    """Scores of a system's answers: `kind` and `length` are the question's, a metric is null where it does not apply.
+
+    Args:
+        metrics: names of their columns.
+    """
+    texts = [(name, pa.string()) for name in ("id", "task", "cluster", "kind", "length")]
+    return pa.schema(texts + [(name, pa.float64()) for name in (*metrics, "truncated", "empty", "malformed")])
+
+
+def contamination_schema(systems: Iterable[str]) -> pa.Schema:
+    """How near each question is to the training data.
+
+    `nearest_id` and `cosine` are the nearest training question's, `nearness` is the cosine's bin, `grpo_cosine` the highest
+    among GRPO's prompts; for each system stand the share of its answer that one training answer has, and which.
+
+    Args:
+        systems: names of the systems, `reference` for the reference answers.
+    """
+    texts = [(name, pa.string()) for name in ("id", "nearest_id", "nearness")]
+    numbers = [(name, pa.float64()) for name in ("cosine", "grpo_cosine")]
+    copied = [column for name in systems for column in ((f"copied_{name}", pa.float64()), (f"copied_from_{name}", pa.string()))]
+    return pa.schema(texts + numbers + copied)
 
 
 _ROW_GROUP = 20_000

@@ -2,31 +2,87 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated, Literal, Self, get_args
 
+from pydantic import Field, StringConstraints, model_validator
+
+from ecg_grpo.requirements import Requirement, parse_requirement
 from ecg_grpo.settings.section import Precision, Section
+
+ScoreName = Literal[
+    "rouge_l", "rouge_1", "rouge_2", "bleu_1", "bleu_4", "meteor", "chrf", "token_f1", "exact_match",
+    "concept_f1", "polarity", "numbers", "words", "length_ratio", "truncated", "empty", "malformed",
+]  # fmt: skip
+"""What is measured of every answer: `ecg_grpo.metrics.METRICS` and three shares; a test holds the two lists equal."""
+
+SystemName = Literal["echo", "constant", "nearest", "base", "sft", "grpo"]
+"""What answers the questions: three systems without a model, and the three models."""
 
 
 class GenerationSettings(Section):
-    """Section `evaluation.generation`: greedy answers of every model to every question of the test split."""
+    """Section `evaluation.generation`: greedy answers of every model to every question of the split."""
 
+    engine: Literal["transformers", "vllm"] = Field("transformers", description="What computes the answers.")
     max_new_tokens: int = Field(256, ge=1, description="Longest answer in tokens; longer ones count as truncated.")
-    batch_size: int = Field(32, ge=1, description="Prompts answered at once.")
+    batch_size: int = Field(32, ge=1, description="Prompts answered at once by transformers.")
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="Share of the GPU's memory that vLLM takes.")
     precision: Precision = Field("auto", description="Number format of the weights while answering.")
 
 
 class ComparisonSettings(Section):
     """Section `evaluation.comparison`: intervals of the means and of the paired differences."""
 
-    confidence: float = Field(0.95, gt=0, lt=1, description="Confidence level of every interval.")
+    confidence: float = Field(
+        0.95, gt=0, lt=1, description="Confidence level of every interval; a claim needs a corrected p-value of one minus it."
+    )
     resamples: int = Field(2000, ge=100, description="Bootstrap resamples of the near-duplicate groups.")
+    permutations: int = Field(10_000, ge=1000, description="Random signs of the paired permutation test.")
     seed: int = Field(0, ge=0, description="Seed of the resampling.")
 
 
 class EvaluationSettings(Section):
     """Section `evaluation`."""
 
+    split: Literal["test", "validation", "train"] = Field(
+        "test",
+        description="The questions that are answered. Claims are made on `test`; the others show what was learned by heart.",
+    )
+
     generation: GenerationSettings = Field(
         default_factory=GenerationSettings, description="How the models answer the test questions."
     )
     comparison: ComparisonSettings = Field(default_factory=ComparisonSettings, description="How the systems are compared.")
+    models: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")], str] = Field(
+        {}, description="Other models to compare: a name, and a Hugging Face model directory with safetensors and tokenizer."
+    )
+    require: list[str] = Field(
+        [],
+        description="What the run must reach, or the workflow fails after the report: `grpo.rouge_l >= sft.rouge_l - 0.01` or "
+        "`grpo.truncated <= 0.05`. The whole interval must lie on the right side.",
+    )
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> Self:
+        taken = sorted(self.models.keys() & {*get_args(SystemName), "reference", "second_references"})
+        if taken:
+            raise ValueError(f"models: {', '.join(taken)} is a name of the workflow's own; choose another")
+        return self
+
+    @model_validator(mode="after")
+    def _requirements_can_be_judged(self) -> Self:
+        systems = (*get_args(SystemName), *self.models)
+        for requirement in self.requirements():
+            if requirement.metric not in get_args(ScoreName):
+                raise ValueError(f"require: `{requirement.text}` names no score; there are {', '.join(get_args(ScoreName))}")
+            for system in (requirement.system, requirement.other):
+                if system is not None and system not in systems:
+                    raise ValueError(f"require: `{requirement.text}`: {system} is none of {', '.join(systems)}")
+        return self
+
+    def requirements(self) -> list[Requirement]:
+        """The requirements, read.
+
+        Raises:
+            ValueError: one is not of the form.
+        """
+        return [parse_requirement(text) for text in self.require]

@@ -14,8 +14,10 @@ from ecg_grpo.settings.training import TrainingSettings
 RewardName = Literal["concept_f1", "chrf", "length_agreement"]
 """The reward functions of `ecg_grpo.rewards.REWARDS`; a test holds the two lists equal."""
 
-MetricName = Literal["rouge_l", "bleu_1", "meteor", "token_f1"]
-"""The quality metrics of `ecg_grpo.metrics.METRICS`; a test holds the two lists equal."""
+MetricName = Literal[
+    "rouge_l", "rouge_1", "rouge_2", "bleu_1", "bleu_4", "meteor", "chrf", "token_f1", "concept_f1"
+]  # fmt: skip
+"""The quality metrics of `ecg_grpo.metrics.METRICS` that grade every answer by degrees; a test holds the two lists equal."""
 
 
 class ValidationSettings(Section):
@@ -153,6 +155,10 @@ class GRPOSettings(TrainingSettings):
             return self.max_steps
         return math.ceil(self.num_train_epochs * (prompts // self.prompts_per_step) * self.num_iterations)
 
+    def trained_rewards(self) -> list[str]:
+        """Names of the rewards that count, in the order of the alphabet."""
+        return sorted(name for name, weight in self.rewards.items() if weight)
+
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         sizes = "per_device_train_batch_size x gradient_accumulation_steps"
@@ -218,6 +224,11 @@ class GRPOSettings(TrainingSettings):
 
     @model_validator(mode="after")
     def _the_best_checkpoint_can_be_known(self) -> Self:
+        if self.validation is not None and self.validation.metric in self.trained_rewards():
+            raise ValueError(
+                f"validation.metric {self.validation.metric} is one of the rewards, which rises when the reward is gamed; "
+                "choose a metric that is not trained on"
+            )
         if self.deliver == "best" and self.validation is None:
             raise ValueError("deliver: best needs validation")
         if self.deliver == "best" and self.validation is not None and self.validation.eval_steps != self.save_steps:

@@ -1,0 +1,173 @@
+"""Numbers with units and comparisons in clinical text: 0.12 s is 120 ms, and at least 120 ms is not below 120 ms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+_SAME_UNIT: dict[tuple[str, Fraction], str] = {
+    # base unit and what one of the written units is in it: how it is written, in lower case
+    ("ms", Fraction(1)): "ms|msec|msecs|millisecond|milliseconds",
+    ("ms", Fraction(1000)): "s|sec|secs|second|seconds",
+    ("ms", Fraction(60_000)): "min|mins|minute|minutes",
+    ("ms", Fraction(3_600_000)): "h|hr|hrs|hour|hours",
+    ("ms", Fraction(86_400_000)): "day|days",
+    ("ms", Fraction(604_800_000)): "week|weeks",
+    ("month", Fraction(1)): "month|months",  # a month has no fixed number of days
+    ("month", Fraction(12)): "y|yr|yrs|year|years",
+    ("mV", Fraction(1)): "mv|millivolt|millivolts",
+    ("mV", Fraction(1, 1000)): "µv|μv|uv|microvolt|microvolts",
+    ("mm", Fraction(1)): "mm|millimeter|millimeters|millimetre|millimetres",
+    ("mm", Fraction(10)): "cm|centimeter|centimeters|centimetre|centimetres",
+    ("bpm", Fraction(1)): "bpm|beats/min|beats/minute|beats per minute|beats a minute|/min",
+    ("mmHg", Fraction(1)): "mmhg|mm hg",
+    ("%", Fraction(1)): "%|percent|per cent",
+    ("°", Fraction(1)): "°|degree|degrees",
+    ("Hz", Fraction(1)): "hz|hertz",
+    ("Hz", Fraction(1000)): "khz",
+    ("mg", Fraction(1000)): "g|gram|grams",
+    ("mg", Fraction(1)): "mg|milligram|milligrams",
+    ("mg", Fraction(1, 1000)): "µg|μg|ug|mcg|microgram|micrograms",
+    ("mmol/L", Fraction(1)): "mmol/l",
+    ("mEq/L", Fraction(1)): "meq/l",
+    ("mg/dL", Fraction(1)): "mg/dl",
+    ("J", Fraction(1)): "j|joule|joules",
+    ("mm/s", Fraction(1)): "mm/s|mm/sec",
+    ("mm/mV", Fraction(1)): "mm/mv",
+}
+UNITS = {word: unit for unit, words in _SAME_UNIT.items() for word in words.split("|")}
+"""Unit as it is written → (unit that quantities are compared in, factor)."""
+
+_UP = ("at least", "no less than", "not less than", "no fewer than", "more than", "greater than", "longer than", "wider than",
+       "higher than", "larger than", "taller than", "faster than", "over", "above", "exceeding", "exceeds", "exceed", "beyond",
+       "≥", ">", ">=", "=>", "minimum of")  # fmt: skip
+_DOWN = ("at most", "no more than", "not more than", "up to", "less than", "fewer than", "shorter than", "narrower than",
+         "lower than", "smaller than", "slower than", "under", "below", "within", "≤", "<", "<=", "=<",
+         "maximum of")  # fmt: skip
+_DIRECTIONS = {**dict.fromkeys(_UP, ">"), **dict.fromkeys(_DOWN, "<")}
+_OR_MORE = ("or more", "or greater", "or above", "or longer", "or higher", "or over", "or older", "and above", "and older",
+            "+")  # fmt: skip
+_OR_LESS = ("or less", "or fewer", "or below", "or shorter", "or lower", "or under", "or younger", "and below",
+            "and younger")  # fmt: skip
+_AFTER = {**dict.fromkeys(_OR_MORE, ">"), **dict.fromkeys(_OR_LESS, "<")}
+_WORDS = dict(
+    zip("zero one two three four five six seven eight nine ten eleven twelve".split(), map(Fraction, range(13)), strict=True)
+)
+
+
+def _any(words: Iterable[str]) -> str:
+    return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+
+
+_UNIT = rf"(?:{_any(UNITS)})(?![\w/])"
+_TO_WORD = rf"(?:(?:to|or|and)\s+(?:{_any(_WORDS)}|\d+)[\s-]+)?"
+_NUMBER = re.compile(
+    rf"(?:(?<![^\s(])(?P<sign>[-−–+]))?(?<![\w.,/])(?:(?P<ratio>\d+\s?:\s?\d+)(?![\w:])"
+    rf"|(?:(?P<digits>(?:\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)|(?P<word>{_any(_WORDS)})(?=[\s-]+{_TO_WORD}{_UNIT}))"
+    rf"(?:[\s-]*(?P<unit>{_UNIT})|(?![\w/]|-[A-Za-z]|[.,]\d)))",
+    re.IGNORECASE,
+)
+_BEFORE = re.compile(rf"(?:^|(?<=\W))(?P<direction>{_any(_DIRECTIONS)})\s*(?:or equal to\s*)?(?:a |an |the )?$", re.IGNORECASE)
+_BEHIND = re.compile(rf"\s?(?P<direction>{_any(_AFTER)})(?!\w)", re.IGNORECASE)
+_RANGE = re.compile(r"\s*(?:-|–|—|−|to)\s*$|\s+and\s+$", re.IGNORECASE)
+_BETWEEN = re.compile(r"\b(?:between|from)\s*(?:about |approximately )?$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number or a range.
+
+    Attributes:
+        low, high: bounds in `unit`; equal for a single number.
+        direction: `>` for at least or more than, `<` for at most or less than, else `=`.
+        unit: what it is compared in, empty for a bare number, `:` for a ratio such as 2:1.
+    """
+
+    low: Fraction
+    high: Fraction
+    direction: str
+    unit: str
+
+    def agrees_with(self, other: Quantity) -> bool:
+        """Whether both say the same; a bare number may stand for one with a unit. At least and more than count as one."""
+        return (self.low, self.high, self.direction) == (other.low, other.high, other.direction) and (
+            self.unit == other.unit or "" in (self.unit, other.unit)
+        )
+
+
+@lru_cache(maxsize=100_000)
+def quantities(text: str) -> tuple[Quantity, ...]:
+    """The numbers and ranges of a text, in its order.
+
+    Names that hold digits (V1, S1Q3T3, P2Y12), ordinals and compounds such as 12-lead are none. Number words count only
+    before a unit. A range takes its unit from its end.
+    """
+    found: list[Quantity] = []
+    matches = list(_NUMBER.finditer(text))
+    place = 0
+    while place < len(matches):
+        first = last = matches[place]
+        before = text[matches[place - 1].end() if place else 0 : first.start()]
+        if place + 1 < len(matches) and _is_range(first, matches[place + 1], before, text):
+            place += 1
+            last = matches[place]
+        place += 1
+        found.append(_quantity(text, before, first, last))
+    return tuple(found)
+
+
+def _is_range(first: re.Match[str], second: re.Match[str], before: str, text: str) -> bool:
+    if first["ratio"] or second["ratio"]:
+        return False
+    between = text[first.end() : second.start()]
+    if not between.strip():  # 60 -100: the sign is the range's
+        return second["sign"] is not None and second["sign"] != "+"
+    joins = _RANGE.match(between)
+    return joins is not None and ("and" not in between.lower() or _BETWEEN.search(before) is not None)
+
+
+def _quantity(text: str, before: str, first: re.Match[str], last: re.Match[str]) -> Quantity:
+    if first["ratio"]:
+        above, below = map(int, first["ratio"].split(":"))
+        return Quantity(Fraction(above), Fraction(below), "=", ":")
+    unit, factor = UNITS[(last["unit"] or first["unit"]).lower()] if last["unit"] or first["unit"] else ("", Fraction(1))
+    own_unit, own_factor = UNITS[first["unit"].lower()] if first["unit"] else (unit, factor)
+    low = _value(first) * (own_factor if own_unit == unit else factor)
+    high = _value(last) * factor if last["sign"] is None or text[first.end() : last.start()].strip() else -_value(last) * factor
+    if last is first:
+        high = low
+    direction = "="
+    if last is first:
+        ahead, behind = _BEFORE.search(before), _BEHIND.match(text, last.end())
+        if ahead:
+            direction = _DIRECTIONS[ahead["direction"].lower()]
+        elif behind:
+            direction = _AFTER[behind["direction"].lower()]
+    return Quantity(min(low, high), max(low, high), direction, unit)
+
+
+def _value(match: re.Match[str]) -> Fraction:
+    if match["word"]:
+        return _WORDS[match["word"].lower()]
+    return Fraction(match["digits"].replace(",", "")) * (-1 if match["sign"] in {"-", "−", "–"} else 1)
+
+
+def number_agreement(prediction: str, reference: str) -> float | None:
+    """F1 of the quantities of two texts: value, range, unit and direction of comparison must agree.
+
+    Returns:
+        A value in [0, 1]; None if the reference names no quantity.
+    """
+    expected, given = list(quantities(reference)), list(quantities(prediction))
+    if not expected:
+        return None
+    total, shared = len(expected) + len(given), 0
+    for quantity in given:
+        match = next((other for other in expected if other.agrees_with(quantity)), None)
+        if match is not None:
+            expected.remove(match)
+            shared += 1
+    return 2 * shared / total
