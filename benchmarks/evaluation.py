@@ -67,6 +67,7 @@ if engine == "one at a time":
 else:
     if engine == "vllm":
         import vllm
+        vllm.LLM  # imported before the next line: its modules need the class itself
         parameters = vllm.SamplingParams
         vllm.SamplingParams = lambda **options: parameters(**options, ignore_eos=True)
     how = generation.Generation(dtype, int(tokens), int(batch), engine)

@@ -150,9 +150,9 @@ def test_nearest_answers_are_the_same_in_blocks_of_any_size() -> None:
 
 def test_baseline_scores_by_hand() -> None:
     records = [
-        {"task": "A", "answer": "wide QRS"},
-        {"task": "A", "answer": "wide QRS"},
-        {"task": "B", "answer": "sinus rhythm"},
+        {"task": "A", "question": "", "answer": "wide QRS"},
+        {"task": "A", "question": "", "answer": "wide QRS"},
+        {"task": "B", "question": "", "answer": "sinus rhythm"},
     ]
     scores = score_baselines(records, {"one": ["wide QRS", "nothing", None], "none": [None] * 3})
     assert scores["one"]["overall"]["records"] == 2
