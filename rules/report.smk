@@ -51,6 +51,7 @@ rule make_report:
         runtime=60,
     params:
         run=SETTINGS.run,
+        split=SETTINGS.evaluation.split,
         settings=SETTINGS.report.as_json(),
         code=code_fingerprint("workflow_scripts/make_report.py"),
     message:
@@ -58,6 +59,7 @@ rule make_report:
     shell:
         "python workflow_scripts/make_report.py"
         " --run {params.run:q}"
+        " --split {params.split}"
         " --template {input.template:q}"
         " --style {input.style:q}"
         " --comparison {input.comparison:q}"

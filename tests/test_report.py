@@ -34,7 +34,7 @@ def test_model_text_is_escaped_everywhere(finished_copy: Project) -> None:
             *("--scores", *(results / f"evaluation/{system}/scores.parquet" for system in systems)),
             *("--sft-log", results / "sft/training_log.jsonl", "--grpo-log", results / "grpo/training_log.jsonl"),
             *("--completions", results / "grpo/completions.parquet", "--stages", *stages),
-            *("--page", Path("page.html")),
+            *("--page", Path("page.html"), "--split", "validation"),
         ],
         cwd=finished_copy.folder,
         check=True,
@@ -44,3 +44,5 @@ def test_model_text_is_escaped_everywhere(finished_copy: Project) -> None:
     assert "<img" not in page[page.index("<body>") :]
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "{{ 7 * 7 }}" in page
+    assert "Scores on the validation split" in page
+    assert "test questions" not in page

@@ -28,6 +28,7 @@ parser.add_input("--completions", help="GRPO's sampled completions (parquet)")
 parser.add_input("--stages", nargs="+", metavar="JSON", help="provenance of every stage, in order")
 parser.add_output("--page", help="index.html to write")
 parser.add_argument("--run", required=True, help="name of the run")
+parser.add_argument("--split", default="test", choices=("test", "validation", "train"), help="the questions that were answered")
 parser.add_settings("report")
 
 
@@ -51,6 +52,7 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
         settings=settings,
         style=arguments.style.read_text(encoding="utf-8"),
         run=arguments.run,
+        split=arguments.split,
         comparison=comparison,
         contamination=read_json(arguments.contamination),
         models=models,
