@@ -81,6 +81,42 @@ def test_every_distinct_prompt_is_read_once(policy: nn.Module, prompts: dict[str
     assert shapes == [(2, width), *[(3, 1)] * 16]
 
 
+BEGINNING = "You answer questions about electrocardiograms. Say what the tracing shows and why it matters. "
+
+
+def test_what_prompts_have_in_common_is_read_once(policy: nn.Module, tiny_model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from ecg_grpo.sampling import fast_sampling
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model, padding_side="left")
+    texts = [BEGINNING + prompt for prompt in [*PROMPTS, "Is it prolonged? How long may it be?", ""]]
+    prompts = dict(tokenizer(texts, return_tensors="pt", padding=True))
+    width, beginning = prompts["input_ids"].shape[1], len(tokenizer(BEGINNING)["input_ids"])
+    expected = greedy(policy, prompts)
+    read: list[tuple[int, ...]] = []
+    layer = policy.get_base_model().model.embed_tokens
+    hook = layer.register_forward_hook(lambda _, inputs, __: read.append(tuple(inputs[0].shape)))
+    with fast_sampling(policy):
+        found = greedy(policy, prompts)
+    hook.remove()
+    assert torch.equal(found, expected)
+    assert read[0] == (1, beginning - 1), "all but the last token of the shortest prompt"
+    assert read[1] == (4, width - beginning + 1)
+
+
+def test_padding_moves_behind_what_all_rows_share() -> None:
+    from ecg_grpo.sampling import share_beginning
+
+    tokens = torch.tensor([[0, 0, 7, 8, 9], [7, 8, 5, 6, 4], [0, 7, 8, 9, 9]])
+    ids, mask = share_beginning(tokens, (tokens > 0).long())
+    assert (ids * mask).tolist() == [[7, 8, 0, 0, 9], [7, 8, 5, 6, 4], [7, 8, 0, 9, 9]]
+    assert mask.tolist() == [[1, 1, 0, 0, 1], [1, 1, 1, 1, 1], [1, 1, 0, 1, 1]]
+    whole = torch.tensor([[0, 0, 7, 8], [7, 8, 7, 8]])
+    ids, mask = share_beginning(whole, (whole > 0).long())
+    assert (ids * mask).tolist() == [[7, 0, 0, 8], [7, 8, 7, 8]], "the last token stays last"
+
+
 def test_merged_adapters_are_the_policy_and_leave_it_as_it_was(policy: nn.Module, prompts: dict[str, torch.Tensor]) -> None:
     from peft.tuners.lora import LoraLayer
 
