@@ -63,6 +63,7 @@ rule make_data_report:
         dropped=f"{RESULTS}/data/dropped.parquet",
         template="resources/report/data.html.j2",
         style="resources/report/style.css",
+        scripts=["resources/report/charts.js"],
     output:
         report=f"{RESULTS}/data/data_report.json",
         page=f"{RESULTS}/data/data_report.html",
@@ -94,6 +95,7 @@ rule make_data_report:
         " --dropped {input.dropped:q}"
         " --template {input.template:q}"
         " --style {input.style:q}"
+        " --scripts {input.scripts:q}"
         " --report {output.report:q}"
         " --page {output.page:q}"
         " --threads {threads}"

@@ -9,6 +9,7 @@ rule make_report:
     input:
         template="resources/report/template.html.j2",
         style="resources/report/style.css",
+        scripts=["resources/report/charts.js", "resources/report/browser.js"],
         comparison=f"{RESULTS}/evaluation/comparison.json",
         contamination=f"{RESULTS}/evaluation/contamination.json",
         data_report=f"{RESULTS}/data/data_report.json",
@@ -62,6 +63,7 @@ rule make_report:
         " --split {params.split}"
         " --template {input.template:q}"
         " --style {input.style:q}"
+        " --scripts {input.scripts:q}"
         " --comparison {input.comparison:q}"
         " --contamination {input.contamination:q}"
         " --data-report {input.data_report:q}"

@@ -370,6 +370,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[byt
                 ),
                 *(text for split in inputs for text in (f"--{split}", folder / f"{split}.parquet")),
                 *("--template", "resources/report/data.html.j2", "--style", "resources/report/style.css"),
+                *("--scripts", "resources/report/charts.js"),
                 *("--report", folder / f"{name}.json", "--page", folder / f"{name}.html"),
                 *("--threads", "2"),
             ],

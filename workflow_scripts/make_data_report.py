@@ -34,7 +34,7 @@ from ecg_grpo.data_statistics import (
     yes_no_table,
 )
 from ecg_grpo.errors import InputError
-from ecg_grpo.files import new_file, read_json, write_json
+from ecg_grpo.files import read_json, write_json
 from ecg_grpo.polarity import yes_or_no
 from ecg_grpo.records import SPLITS
 from ecg_grpo.stage import Stage, StageParser
@@ -47,6 +47,7 @@ parser.add_input("--quarantine", help="records that are kept apart (parquet)")
 parser.add_input("--dropped", help="records that repeat others word for word (parquet)")
 parser.add_input("--template", help="the page's Jinja template")
 parser.add_input("--style", help="the page's style sheet")
+parser.add_input("--scripts", nargs="*", metavar="JS", help="the page's scripts")
 parser.add_output("--report", help="data_report.json to write")
 parser.add_output("--page", help="data_report.html to write")
 parser.add_argument("--run", required=True, help="name of the run")
@@ -72,6 +73,8 @@ SEED = 0
 
 def make_data_report(arguments: argparse.Namespace, stage: Stage) -> None:
     """Reads, counts, scores, writes both files."""
+    from ecg_grpo.pages import write_page
+
     account = read_json(arguments.account)
     tasks = task_order(account)
     files = {split: getattr(arguments, split) for split in SPLITS}
@@ -91,9 +94,7 @@ def make_data_report(arguments: argparse.Namespace, stage: Stage) -> None:
     report = rounded(report)
     report["to_know"] = what_to_know(report)
     write_json(arguments.report, report)
-    page = render(arguments.template, arguments.style, arguments.run, report)
-    with new_file(arguments.page) as partial:
-        partial.write_text(page, encoding="utf-8", errors="backslashreplace")  # as in make_report
+    write_page(arguments.page, arguments.template, arguments.style, arguments.scripts, shown(arguments.run, report))
     for entry in report["to_know"]:
         stage.say(entry["text"])
 
@@ -209,33 +210,22 @@ def read_examples(file: Path) -> dict[str, list[Mapping[str, str]]]:
     }
 
 
-def render(template: Path, style: Path, run: str, report: Mapping[str, Any]) -> str:
-    """The page; everything on it is in the report."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+def shown(run: str, report: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page shows; everything on it is in the report."""
     from ecg_grpo import charts
+    from ecg_grpo.pages import chart
 
-    environment = Environment(loader=FileSystemLoader(template.parent), autoescape=True, undefined=StrictUndefined)
+    baseline_chart = charts.baseline_chart(report["baselines"]["systems"], report["baselines"]["metrics"], BASELINES)
     # The names of elements are numbered: a task's name comes from a file.
     figures = {
-        "shares": charts.as_div(charts.share_chart(report["shares"]), "chart-shares"),
-        "baselines": charts.as_div(
-            charts.baseline_chart(report["baselines"]["systems"], report["baselines"]["metrics"], BASELINES), "chart-baselines"
-        ),
+        "shares": chart(charts.share_chart(report["shares"]), "chart-shares"),
+        "baselines": chart(baseline_chart, "chart-baselines"),
         "lengths": {
-            task: charts.as_div(charts.answer_length_chart(entry), f"chart-length-{number}")
+            task: chart(charts.answer_length_chart(entry), f"chart-length-{number}")
             for number, (task, entry) in enumerate(report["histograms"].items())
         },
     }
-    return environment.get_template(template.name).render(
-        run=run,
-        data=report,
-        style=style.read_text(encoding="utf-8"),
-        systems=BASELINES,
-        rules=RULES,
-        plotly_script=charts.plotly_script(),
-        charts=figures,
-    )
+    return {"run": run, "data": report, "systems": BASELINES, "rules": RULES, "charts": figures}
 
 
 if __name__ == "__main__":

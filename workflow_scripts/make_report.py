@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
-from ecg_grpo.files import new_file, read_json
+from ecg_grpo.files import read_json
 from ecg_grpo.settings.report import ReportSettings
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import evenly, read_rows
@@ -17,6 +19,7 @@ from ecg_grpo.tables import evenly, read_rows
 parser = StageParser("make_report", __doc__)
 parser.add_input("--template", help="the page's Jinja template")
 parser.add_input("--style", help="the page's style sheet")
+parser.add_input("--scripts", nargs="*", metavar="JS", help="the page's scripts")
 parser.add_input("--comparison", help="comparison.json")
 parser.add_input("--contamination", help="contamination.json")
 parser.add_input("--data-report", help="data_report.json")
@@ -34,61 +37,128 @@ parser.add_settings("report")
 
 def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
     """Reads everything, renders, writes."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    from ecg_grpo import charts
+    from ecg_grpo.pages import write_page
 
     settings = ReportSettings.from_json(arguments.settings)
     comparison = read_json(arguments.comparison)
-    sft_log, grpo_log = read_json_lines(arguments.sft_log), read_json_lines(arguments.grpo_log)
-    models = [file.parent.name for file in arguments.answers]
-    quality = {entry["name"]: entry["label"] for entry in comparison["metrics"] if entry["claimed"]}
-    pairs = [(later, earlier) for earlier, later in combinations(models, 2)]
-    losses = [entry["validation_loss"] for entry in sft_log if "validation_loss" in entry]
+    answers = {file.parent.name: read_rows(file) for file in arguments.answers}
+    scores = {file.parent.name: read_rows(file) for file in arguments.scores}
+    models = list(answers)
     stages = [read_stage(file) for file in arguments.stages]
+    values = {
+        "settings": settings,
+        "run": arguments.run,
+        "split": arguments.split,
+        "comparison": comparison,
+        "contamination": read_json(arguments.contamination),
+        "data": read_json(arguments.data_report),
+        "models": models,
+        "pairs": pairs_of(models),
+        "baseline_pairs": [(model, other) for model in models for other in comparison["order"] if other not in models],
+        "quality": claimed(comparison),
+        "verdicts": {(entry["system"], entry["other"]): entry["text"] for entry in comparison["verdicts"]},
+        "stages": stages,
+        "grpo_facts": next((entry["facts"] for entry in stages if entry["stage"] == "train_grpo"), {}),
+        **training(read_json_lines(arguments.sft_log), read_json_lines(arguments.grpo_log), claimed(comparison)),
+        **comparison_charts(comparison, scores, models),
+    }
+    completions = read_rows(arguments.completions)
+    shown = settings.max_answers
+    while True:
+        browsed = browser_data(comparison, answers, scores, completions, shown, settings.max_rollouts, arguments.run)
+        write_page(arguments.page, arguments.template, arguments.style, arguments.scripts, values | browsed)
+        size = arguments.page.stat().st_size
+        if size <= settings.max_megabytes * 2**20 or browsed["shown"] == 1:
+            break
+        shown = max(1, browsed["shown"] * 3 // 4)
+    stage.facts |= {"answers_shown": browsed["shown"], "bytes": size}
+
+
+def pairs_of(models: Sequence[str]) -> list[tuple[str, str]]:
+    """(later, earlier) model of every pair, the most telling ones last."""
+    return [(later, earlier) for earlier, later in combinations(models, 2)]
+
+
+def claimed(comparison: dict) -> dict[str, str]:
+    """Labels of the metrics of which a verdict may speak."""
+    return {entry["name"]: entry["label"] for entry in comparison["metrics"] if entry["claimed"]}
+
+
+def training(sft_log: list[dict], grpo_log: list[dict], quality: dict[str, str]) -> dict[str, Any]:
+    """What the page shows of both trainings."""
+    from ecg_grpo import charts
+    from ecg_grpo.pages import chart
+
     validation = charts.validation_chart(grpo_log, quality)
-    environment = Environment(loader=FileSystemLoader(arguments.template.parent), autoescape=True, undefined=StrictUndefined)
-    page = environment.get_template(arguments.template.name).render(
-        settings=settings,
-        style=arguments.style.read_text(encoding="utf-8"),
-        run=arguments.run,
-        split=arguments.split,
-        comparison=comparison,
-        contamination=read_json(arguments.contamination),
-        models=models,
-        pairs=pairs,
-        baseline_pairs=[(model, baseline) for model in models for baseline in comparison["order"] if baseline not in models],
-        quality=quality,
-        verdicts={(entry["system"], entry["other"]): entry["text"] for entry in comparison["verdicts"]},
-        losses=losses,
-        data=read_json(arguments.data_report),
-        records=side_by_side(arguments.answers, arguments.scores, settings.max_answers),
-        rollouts=evenly(read_rows(arguments.completions), settings.max_rollouts),
-        reward_names=sorted(
-            {
-                name.split("/")[1]
-                for entry in grpo_log
-                for name in entry
-                if name.startswith("rewards/") and name.endswith("/mean")
-            }
-        ),
-        stages=stages,
-        grpo_facts=next((entry["facts"] for entry in stages if entry["stage"] == "train_grpo"), {}),
-        plotly_script=charts.plotly_script(),
-        charts={
-            "differences": charts.as_div(
-                charts.difference_chart(comparison["differences"], quality, pairs), "chart-differences"
-            ),
-            "sft": charts.as_div(charts.sft_chart(sft_log), "chart-sft"),
-            "reward": charts.as_div(charts.reward_chart(grpo_log), "chart-reward"),
-            "length": charts.as_div(charts.length_chart(grpo_log), "chart-length"),
-            "health": charts.as_div(charts.health_chart(grpo_log), "chart-health"),
-            "validation": validation and charts.as_div(validation, "chart-validation"),
-        },
+    return {
+        "losses": [entry["validation_loss"] for entry in sft_log if "validation_loss" in entry],
+        "sft_chart": chart(charts.sft_chart(sft_log), "chart-sft"),
+        "reward_chart": chart(charts.reward_chart(grpo_log), "chart-reward"),
+        "length_chart": chart(charts.length_chart(grpo_log), "chart-length"),
+        "health_chart": chart(charts.health_chart(grpo_log), "chart-health"),
+        "validation_chart": validation and chart(validation, "chart-validation"),
+    }
+
+
+def comparison_charts(comparison: dict, scores: dict[str, list[dict]], models: list[str]) -> dict[str, Any]:
+    """Differences, differences by task, and scores against length."""
+    from ecg_grpo import charts
+    from ecg_grpo.pages import chart
+
+    quality, pairs, names = claimed(comparison), pairs_of(models), comparison["names"]
+    main = next(iter(quality))
+    forest = charts.difference_chart(comparison["differences"], quality, pairs, names)
+    heat = charts.task_chart(comparison["slices"]["task"], quality, pairs[::-1], names)
+    lengths = charts.score_by_length_chart(
+        {model: [(row["words"], row[main]) for row in scores[model]] for model in models}, quality[main], names
     )
-    with new_file(arguments.page) as partial:
-        # Lone surrogates in a model's text cannot be encoded; they are shown as escapes.
-        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
+    return {
+        "difference_chart": chart(forest, "chart-differences"),
+        "task_chart": chart(heat, "chart-tasks"),
+        "score_by_length_chart": chart(lengths, "chart-score-by-length"),
+    }
+
+
+def browser_data(
+    comparison: dict,
+    answers: dict[str, list[dict]],
+    scores: dict[str, list[dict]],
+    completions: list[dict],
+    most_answers: int,
+    most_rollouts: int,
+    run: str,
+) -> dict[str, Any]:
+    """The two browsers' data, as the page holds them, and how many records are `shown`."""
+    from ecg_grpo.answer_browser import answer_columns, rollout_columns
+    from ecg_grpo.pages import packed
+
+    metrics = [
+        {"name": entry["name"], "label": entry["label"], "reward": entry["is_reward"]}
+        for entry in comparison["metrics"]
+        if entry["about"] != "share"
+    ]
+    models = list(answers)
+    names = [entry["name"] for entry in metrics]
+    columns = answer_columns(
+        {model: evenly(rows, most_answers) for model, rows in answers.items()},
+        {model: evenly(rows, most_answers) for model, rows in scores.items()},
+        names,
+    )
+    columns |= {
+        "run": run,
+        "total": comparison["records"],
+        "metrics": metrics,
+        "names": {model: comparison["names"][model] for model in models},
+        "pairs": pairs_of(models)[::-1],
+    }
+    schema = ("step", "id", "question", "answer", "completion", "prediction", "advantage")
+    rewards = [name for name in completions[0] if name not in schema] if completions else []
+    rollouts = rollout_columns(completions, rewards, most_rollouts)
+    return {
+        "shown": len(columns["records"]["id"]),
+        "answers_data": packed(columns),
+        "rollouts_data": packed(rollouts),
+    }
 
 
 def read_json_lines(file: Path) -> list[dict]:
@@ -102,23 +172,6 @@ def read_stage(file: Path) -> dict:
     shown = ("facts", "inputs", "outputs", "packages", "python", "machine", "threads")
     details = {"settings": json.loads(entry["settings"])} | {key: entry[key] for key in shown}
     return entry | {"details": json.dumps(details, indent=2, ensure_ascii=False)}
-
-
-def side_by_side(answers: list[Path], scores: list[Path], most: int) -> list[dict]:
-    """Test records, each with every model's answer and its scores."""
-    records: dict[str, dict] = {}
-    for answer_file, score_file in zip(answers, scores, strict=True):
-        model = answer_file.parent.name
-        for row, score in zip(read_rows(answer_file), read_rows(score_file), strict=True):
-            record = records.setdefault(
-                row["id"], {key: row[key] for key in ("id", "task", "context", "question", "answer")} | {"models": {}}
-            )
-            record["models"][model] = {
-                "prediction": row["prediction"],
-                "truncated": row["finish_reason"] == "length",
-                "score": score["rouge_l"],
-            }
-    return evenly(list(records.values()), most)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
 COLOURS = {
     "echo": "#9aa5b1",
@@ -29,30 +30,16 @@ SPLIT_COLOURS = {"train": "#4a6fa5", "validation": "#c2780e", "test": "#2f855a"}
 Entry = Mapping[str, object]
 
 
-def plotly_script() -> str:
-    """plotly's own script, to be put into the page once."""
-    return get_plotlyjs()
-
-
-def as_div(figure: go.Figure, name: str) -> str:
-    """A figure as HTML that needs `plotly_script()` earlier in the page.
-
-    Args:
-        figure: the chart.
-        name: id of its element, the same in every build of the page.
-    """
-    return figure.to_html(
-        full_html=False, include_plotlyjs=False, div_id=name, config={"displayModeBar": False, "responsive": True}
-    )
-
-
-def difference_chart(differences: Sequence[Entry], labels: Mapping[str, str], pairs: Sequence[tuple[str, str]]) -> go.Figure:
+def difference_chart(
+    differences: Sequence[Entry], labels: Mapping[str, str], pairs: Sequence[tuple[str, str]], names: Mapping[str, str]
+) -> go.Figure:
     """Paired differences with their intervals, one row a metric, one colour a pair of models.
 
     Args:
         differences: entries of the comparison.
         labels: metric → label, for the metrics to show.
         pairs: (system, other), in the order of the legend.
+        names: system → name in the legend.
     """
     figure = _figure(height=110 + 64 * len(labels))
     for place, (one, other) in enumerate(pairs):
@@ -77,13 +64,120 @@ def difference_chart(differences: Sequence[Entry], labels: Mapping[str, str], pa
                     "color": COLOURS.get(one, OTHER_COLOUR),
                     "symbol": "circle" if other == "base" else "diamond",
                 },
-                name=f"{one} − {other}",
+                name=f"{names[one]} − {names[other]}",
                 hovertemplate="%{text}: %{x:.3f}<extra>%{fullData.name}</extra>",
             )
         )
     figure.add_vline(x=0, line={"color": "#888", "width": 1})
     figure.update_xaxes(title="difference of means")
     figure.update_yaxes(autorange="reversed", tickvals=list(range(len(labels))), ticktext=list(labels.values()), showgrid=False)
+    return figure
+
+
+def task_chart(
+    tasks: Mapping[str, Mapping[str, Any]],
+    labels: Mapping[str, str],
+    pairs: Sequence[tuple[str, str]],
+    names: Mapping[str, str],
+) -> go.Figure:
+    """Paired differences by task and metric as colours, one pair of models at a time.
+
+    Args:
+        tasks: the comparison's slices by task.
+        labels: metric → label, for the metrics to show.
+        pairs: (system, other); the first is shown, the others can be chosen.
+        names: system → name on its button.
+    """
+    figure = _figure(height=150 + 34 * len(tasks))
+    rows = [f"{task} ({entry['records']})" for task, entry in tasks.items()]
+    for place, (one, other) in enumerate(pairs):
+        found = [
+            {entry["metric"]: entry for entry in part["differences"] if (entry["system"], entry["other"]) == (one, other)}
+            for part in tasks.values()
+        ]
+        cells = [[entries[metric] for metric in labels] for entries in found]
+        largest = max((abs(cell["mean"]) for row in cells for cell in row if cell["mean"] is not None), default=0.0) or 1.0
+        figure.add_trace(
+            go.Heatmap(
+                z=[[cell["mean"] for cell in row] for row in cells],
+                y=rows,
+                x=[label.replace(" (", "<br>(") for label in labels.values()],
+                text=[[_cell(cell) for cell in row] for row in cells],
+                customdata=[[[cell["low"], cell["high"], cell["records"]] for cell in row] for row in cells],
+                texttemplate="%{text}",
+                hovertemplate="%{y}, %{x}: %{z:+.3f} (%{customdata[0]:+.3f} to %{customdata[1]:+.3f}, "
+                f"%{{customdata[2]}} records)<extra>{names[one]} − {names[other]}</extra>",
+                colorscale=[[0, "rgba(197,48,48,0.75)"], [0.5, "rgba(128,128,128,0.06)"], [1, "rgba(47,133,90,0.75)"]],
+                zmin=-largest,
+                zmax=largest,
+                showscale=False,
+                visible=place == 0,
+                xgap=2,
+                ygap=2,
+            )
+        )
+    buttons = [
+        {
+            "label": f"{names[one]} − {names[other]}",
+            "method": "update",
+            "args": [{"visible": [place == number for place in range(len(pairs))]}],
+        }
+        for number, (one, other) in enumerate(pairs)
+    ]
+    look = {"type": "buttons", "direction": "right", "bgcolor": "rgba(128,128,128,0.15)", "bordercolor": "rgba(128,128,128,0.4)"}
+    place = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 8}}
+    figure.update_layout(margin={"t": 60}, updatemenus=[{"buttons": buttons, **look, **place}])
+    figure.update_xaxes(title=None, showgrid=False, tickangle=0)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return figure
+
+
+def _cell(entry: Entry) -> str:
+    """A difference in a cell; a dot says that its interval excludes zero."""
+    if entry["mean"] is None:
+        return "–"
+    return f"{entry['mean']:+z.2f}".replace("+0.00", "0").replace("-", "−") + (
+        " •" if entry["low"] > 0 or entry["high"] < 0 else ""
+    )
+
+
+def score_by_length_chart(
+    scores: Mapping[str, Sequence[tuple[float, float]]], label: str, names: Mapping[str, str]
+) -> go.Figure:
+    """Each answer's score against its length, and a line through the means of five lengths.
+
+    A model whose score rises with length alone, or that scores by being short, shows here.
+
+    Args:
+        scores: of each model (words, score) of every answer.
+        label: the score's name.
+        names: model → name in the legend.
+    """
+    figure = _figure(height=340)
+    for model, points in scores.items():
+        colour = COLOURS.get(model, OTHER_COLOUR)
+        shown = points[:: max(1, len(points) // 1000)]
+        x, y = ([point[axis] for point in shown] for axis in (0, 1))
+        hover = f"%{{x}} words: %{{y:.3f}}<extra>{names[model]}</extra>"
+        marker = {"color": colour, "size": 5, "opacity": 0.35}
+        figure.add_trace(
+            go.Scatter(x=x, y=y, mode="markers", marker=marker, legendgroup=model, showlegend=False, hovertemplate=hover)
+        )
+        fifths = [part for part in np.array_split(np.array(sorted(points), dtype=float).reshape(-1, 2), 5) if len(part)]
+        means = [part.mean(axis=0) for part in fifths]
+        figure.add_trace(
+            go.Scatter(
+                x=[round(float(mean[0]), 2) for mean in means],
+                y=[round(float(mean[1]), 4) for mean in means],
+                mode="lines+markers",
+                line={"color": colour, "width": 2},
+                name=names[model],
+                legendgroup=model,
+                hovertemplate=hover,
+            )
+        )
+    figure.update_xaxes(title="words of the answer", rangemode="tozero")
+    figure.update_yaxes(title=label)
     return figure
 
 

@@ -22,8 +22,8 @@ WORTH_SHARING = 16
 def fast_sampling(model: nn.Module) -> Iterator[None]:
     """Within the block, `model.generate` reads what prompts have in common once and samples from merged weights.
 
-    A GRPO group asks for many completions of one prompt, all prompts begin with the system prompt, and an adapter's products are
-    many and tiny. All of it changes the probabilities by rounding only.
+    A GRPO group asks for many completions of one prompt, all prompts begin with the system prompt, and an adapter's products
+    are many and tiny. All of it changes the probabilities by rounding only.
 
     Args:
         model: a causal language model with or without a LoRA adapter, as it is trained.

@@ -12,6 +12,9 @@ class ReportSettings(Section):
 
     title: str = Field("ECG question answering: base, SFT and GRPO", description="Heading of the page.")
     max_answers: int = Field(
-        200, ge=1, description="Test records whose answers are shown; a larger test split is sampled evenly."
+        10_000, ge=1, description="Records whose answers can be browsed; of a larger split some are taken evenly."
     )
-    max_rollouts: int = Field(60, ge=0, description="Sampled GRPO completions that are shown, evenly over the run.")
+    max_rollouts: int = Field(
+        1000, ge=0, description="Sampled GRPO completions that can be browsed: whole steps, evenly over the run."
+    )
+    max_megabytes: float = Field(15, gt=0, description="Largest page; if it would be larger, fewer records are shown.")
