@@ -124,7 +124,7 @@ def task_chart(
         }
         for number, (one, other) in enumerate(pairs)
     ]
-    look = {"type": "buttons", "direction": "right", "bgcolor": "rgba(128,128,128,0.15)", "bordercolor": "rgba(128,128,128,0.4)"}
+    look = {"type": "buttons", "direction": "right", "bgcolor": "rgba(128,128,128,0.15)", "bordercolor": "#888"}
     place = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 8}}
     figure.update_layout(margin={"t": 60}, updatemenus=[{"buttons": buttons, **look, **place}])
     figure.update_xaxes(title=None, showgrid=False, tickangle=0)

@@ -79,6 +79,10 @@ makes of it, `finish_reason` `stop` or `length` (cut off), `seconds` its share o
 for systems that are no model."""
 
 
+RATINGS = pa.schema([("id", pa.string()), ("rating", pa.float64())])
+"""What people think of a model's answers: 1 right, 0 wrong, null where nobody said."""
+
+
 def scores_schema(metrics: Iterable[str]) -> pa.Schema:
     """Scores of a system's answers: `kind` and `length` are the question's, a metric is null where it does not apply.
 
