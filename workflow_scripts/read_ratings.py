@@ -12,7 +12,7 @@ from ecg_grpo.tables import RATINGS, read_rows, write_table
 parser = StageParser("read_ratings", __doc__)
 parser.add_input("--ratings", nargs="+", metavar="CSV", help="exported ratings; several files are several people")
 parser.add_input("--answers", nargs="+", metavar="PARQUET", help="answers of each model; its folder's name is its name")
-parser.add_argument("--scores", nargs="+", required=True, metavar="PARQUET", help="for each model the table to write")
+parser.add_output("--scores", nargs="+", metavar="PARQUET", help="for each model the table to write")
 
 
 def collect_ratings(arguments: argparse.Namespace, stage: Stage) -> None:
