@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 from itertools import combinations
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from ecg_grpo.comparison import ClusterBootstrap, Resampling, Scores, compare, verdict, verdict_text
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import write_json
+from ecg_grpo.further_scores import FURTHER_SCORES, present, read_scores
 from ecg_grpo.metrics import METRICS
-from ecg_grpo.settings.evaluation import ComparisonSettings, ScoreName
+from ecg_grpo.settings.evaluation import ComparisonSettings
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import read_rows
 
@@ -35,7 +36,12 @@ SLICES = {
 }
 
 parser = StageParser("compare_models", __doc__)
-parser.add_input("--scores", nargs="+", metavar="PARQUET", help="scores of each system; its folder's name is its name")
+parser.add_input(
+    "--scores",
+    nargs="+",
+    metavar="PARQUET",
+    help="scores of each system, further ones after the first; its folder's name is its name",
+)
 parser.add_input("--second-references", help="scores of second reference answers to the same questions (parquet)")
 parser.add_input("--contamination", help="how near each question and answer is to the training data (parquet)")
 parser.add_output("--comparison", help="the comparison, to write (JSON)")
@@ -47,15 +53,16 @@ def compare_models(arguments: argparse.Namespace, stage: Stage) -> None:
     """Reads, compares, writes."""
     settings = ComparisonSettings.from_json(arguments.settings)
     resampling = Resampling(settings.confidence, settings.resamples, settings.permutations, settings.seed)
-    tables = {file.parent.name: read_rows(file) for file in arguments.scores}
+    tables = read_scores(arguments.scores)
     near = read_rows(arguments.contamination)
-    scores = gather(tables, near)
-    quality = [name for name, metric in METRICS.items() if metric.is_quality]
-    claimed = [name for name in quality if name not in arguments.rewards]
+    further = present(tables)
+    scores = gather(tables, near, further)
+    described = describe(arguments.rewards, further)
+    claimed = [entry["name"] for entry in described if entry["claimed"]]
     # The later system of a pair is the one that claims to be better: (sft, base), (grpo, sft), …
     pairs = [(later, earlier) for earlier, later in combinations(tables, 2)]
     comparison = compare(scores, claimed, pairs, [pair for pair in pairs if not set(pair) & set(BASELINES)], resampling)
-    labels = {name: metric.label for name, metric in METRICS.items()}
+    labels = {entry["name"]: entry["label"] for entry in described}
     verdicts = []
     for one, other in pairs:
         found = verdict(comparison["differences"], one, other, settings.confidence)
@@ -67,7 +74,7 @@ def compare_models(arguments: argparse.Namespace, stage: Stage) -> None:
         "confidence": settings.confidence,
         "resamples": settings.resamples,
         "permutations": settings.permutations,
-        "metrics": describe(arguments.rewards),
+        "metrics": described,
         "slice_names": SLICES,
         "order": list(tables),
         "names": {system: NAMES.get(system, system) for system in tables},
@@ -79,13 +86,17 @@ def compare_models(arguments: argparse.Namespace, stage: Stage) -> None:
         stage.say(entry["text"])
 
 
-def describe(rewards: list[str]) -> list[dict[str, Any]]:
+def describe(rewards: list[str], further: list[str]) -> list[dict[str, Any]]:
     """Every column of the comparison: `name`, `label`, `note`, `about`, and whether a verdict may speak of it (`claimed`)."""
     metrics = [
         {"name": name, "label": metric.label, "note": metric.note, "about": metric.about, "is_reward": name in rewards}
         | {"claimed": metric.is_quality and name not in rewards}
         for name, metric in METRICS.items()
     ]
+    for name in further:
+        score = FURTHER_SCORES[name]
+        entry = {"name": name, "label": score.label, "note": score.note, "about": score.about, "is_reward": False}
+        metrics.append(entry | {"claimed": score.about == "content"})
     shares = [
         ("truncated", "Cut off", "the answer hit the token limit"),
         ("empty", "Empty", "nothing was answered, or the reasoning never ended"),
@@ -98,7 +109,7 @@ def describe(rewards: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def gather(tables: dict[str, list[dict[str, Any]]], near: list[dict[str, Any]]) -> Scores:
+def gather(tables: dict[str, list[dict[str, Any]]], near: list[dict[str, Any]], further: list[str]) -> Scores:
     """All scores as matrices.
 
     Raises:
@@ -113,11 +124,11 @@ def gather(tables: dict[str, list[dict[str, Any]]], near: list[dict[str, Any]]) 
                 "is not about the same questions in the same order",
                 "Answer one split with all systems.",
             )
-    metrics = (*get_args(ScoreName), "copied")
+    metrics = (*METRICS, *further, "truncated", "empty", "malformed", "copied")
     values = {
         system: np.array(
             [
-                [*(row[metric] for metric in metrics[:-1]), neighbour.get(f"copied_{system}")]
+                [*(row.get(metric) for metric in metrics[:-1]), neighbour.get(f"copied_{system}")]
                 for row, neighbour in zip(rows, near, strict=True)
             ],
             dtype=float,

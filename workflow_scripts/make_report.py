@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ecg_grpo.files import read_json
+from ecg_grpo.further_scores import read_scores
 from ecg_grpo.settings.report import ReportSettings
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import evenly, read_rows
@@ -24,7 +25,7 @@ parser.add_input("--comparison", help="comparison.json")
 parser.add_input("--contamination", help="contamination.json")
 parser.add_input("--data-report", help="data_report.json")
 parser.add_input("--answers", nargs="+", metavar="PARQUET", help="answers of each model; its folder's name is its name")
-parser.add_input("--scores", nargs="+", metavar="PARQUET", help="scores of each model, in the same order")
+parser.add_input("--scores", nargs="+", metavar="PARQUET", help="scores of each model, further ones after the first")
 parser.add_input("--sft-log", help="training log of SFT (JSON lines)")
 parser.add_input("--grpo-log", help="training log of GRPO (JSON lines)")
 parser.add_input("--completions", help="GRPO's sampled completions (parquet)")
@@ -42,7 +43,7 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
     settings = ReportSettings.from_json(arguments.settings)
     comparison = read_json(arguments.comparison)
     answers = {file.parent.name: read_rows(file) for file in arguments.answers}
-    scores = {file.parent.name: read_rows(file) for file in arguments.scores}
+    scores = read_scores(arguments.scores)
     models = list(answers)
     stages = [read_stage(file) for file in arguments.stages]
     values = {

@@ -107,7 +107,7 @@ async function browseAnswers() {
   const count = records.id.length;
   const byId = id => document.getElementById(id);
   const label = Object.fromEntries(data.metrics.map(metric => [metric.name, metric.label]));
-  const metrics = data.metrics.filter(metric => models.every(model => scores[model][metric.name]));
+  const metrics = data.metrics.filter(metric => models.some(model => scores[model][metric.name]));
   const texts = Array.from({length: count}, (_, i) => [
     records.id[i], records.context[i], records.question[i], records.answer[i], ...models.map(model => answers[model].prediction[i]),
   ].join("\n").toLowerCase());

@@ -41,7 +41,7 @@ def answer_columns(answers: Mapping[str, Sequence[Row]], scores: Mapping[str, Se
         },
         "scores": {
             model: {
-                metric: [None if (value := row[metric]) is None else round(value, 3) for row in rows]
+                metric: [None if (value := row.get(metric)) is None else round(value, 3) for row in rows]
                 for metric in metrics
                 if any(row.get(metric) is not None for row in rows)
             }

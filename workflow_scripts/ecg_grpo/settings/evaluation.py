@@ -11,9 +11,10 @@ from ecg_grpo.settings.section import Precision, Section
 
 ScoreName = Literal[
     "rouge_l", "rouge_1", "rouge_2", "bleu_1", "bleu_4", "meteor", "chrf", "token_f1", "exact_match",
-    "concept_f1", "polarity", "numbers", "words", "length_ratio", "truncated", "empty", "malformed",
+    "concept_f1", "polarity", "numbers", "words", "length_ratio", "truncated", "empty", "malformed", "copied",
+    "embedding", "bertscore", "judge_accuracy", "judge_completeness", "judge_clarity", "rating", "reference_loss",
 ]  # fmt: skip
-"""What is measured of every answer: `ecg_grpo.metrics.METRICS` and three shares; a test holds the two lists equal."""
+"""What can be measured of an answer: `metrics.METRICS`, `further_scores.FURTHER_SCORES` and four shares; a test holds it."""
 
 SystemName = Literal["echo", "constant", "nearest", "base", "sft", "grpo"]
 """What answers the questions: three systems without a model, and the three models."""
