@@ -15,6 +15,9 @@ min_version("9.27")
 configfile: "config/config.yaml"
 
 
+report: "resources/captions/workflow.rst"
+
+
 include: "rules/common.smk"
 include: "rules/base_model.smk"
 include: "rules/raw_data.smk"

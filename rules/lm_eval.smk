@@ -16,8 +16,13 @@ rule write_lm_eval_task:
         task=f"{RESULTS}/lm_eval/ecg_expert_qa.yaml",
         questions=f"{RESULTS}/lm_eval/ecg_expert_qa.parquet",
         code=f"{RESULTS}/lm_eval/ecg_expert_qa.py",
-        readme=f"{RESULTS}/lm_eval/README.md",
-        provenance=f"{PROVENANCE}/write_lm_eval_task.json",
+        readme=report(
+            f"{RESULTS}/lm_eval/README.md",
+            caption="../resources/captions/lm_eval.rst",
+            category="1 Evaluation",
+            labels={"result": "Task for lm-evaluation-harness (README)"},
+        ),
+        provenance=provenance_of("write_lm_eval_task"),
     log:
         f"{LOGS}/write_lm_eval_task.log",
     benchmark:

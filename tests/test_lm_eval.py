@@ -138,6 +138,7 @@ def make_talker(tiny_model: Path, folder: Path) -> None:
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         model.lm_head.weight[tokenizer.eos_token_id] *= 2
+        model.lm_head.weight[tokenizer.convert_tokens_to_ids("Ċ")] *= 4  # an empty line ends no answer
     model.generation_config.repetition_penalty = 5.0
     model.save_pretrained(folder)
     # Not the token that the chat template begins with, so that it would be seen to be there twice.
@@ -194,6 +195,7 @@ def test_the_answers_say_something(compared: Compared) -> None:
     assert len({row["completion"] for row in compared.answers}) > 0.9 * len(compared.answers)
     assert {row["finish_reason"] for row in compared.answers} == {"stop", "length"}
     assert {len(row["prompt"]) for row in compared.answers} == {2, 4}
+    assert any("\n\n" in row["completion"].strip() for row in compared.answers)
 
 
 @pytest.mark.pipeline
