@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -62,6 +63,17 @@ def test_the_version_is_that_of_the_lock() -> None:
 
 def test_the_task_needs_nothing_of_this_project() -> None:
     assert not re.search(r"^\s*(from|import) (ecg_grpo|evaluate)\b", CODE.read_text(), flags=re.M)
+
+
+def test_a_prompt_that_is_not_the_training_s_is_refused(task_code: ModuleType) -> None:
+    doc = {"prompt": [{"role": "user", "content": "Which lead?"}]}
+    ask = partial(task_code.ECGExpertQA.fewshot_context, None, doc)
+    assert ask(0, apply_chat_template=True, chat_template=lambda messages, **_: messages[0]["content"]) == "Which lead?"
+    with pytest.raises(ValueError, match="--apply_chat_template"):
+        ask(0)
+    for examples, system in ((1, None), (0, "You are a pirate.")):
+        with pytest.raises(ValueError, match="Leave out"):
+            ask(examples, system, apply_chat_template=True, chat_template=str)
 
 
 @dataclass(frozen=True)
@@ -224,4 +236,5 @@ def test_the_workflow_exports_the_split_that_it_answers(finished: Project) -> No
     asked, exported = (pq.read_table(results / file) for file in ("data/test.parquet", "lm_eval/ecg_expert_qa.parquet"))
     assert exported.equals(asked.select(["id", "prompt", "answer"]))
     assert "max_gen_toks: 16" in (results / "lm_eval/ecg_expert_qa.yaml").read_text()
-    assert "--include_path results/demo/lm_eval " in (results / "lm_eval/README.md").read_text()
+    (command,) = re.findall(r"```\n(lm_eval .*?)```", (results / "lm_eval/README.md").read_text(), flags=re.S)
+    assert command in (ROOT / "docs/evaluation.md").read_text()
