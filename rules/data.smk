@@ -69,7 +69,12 @@ rule make_data_report:
         template="resources/report/data.html.j2",
         style="resources/report/style.css",
     output:
-        report=f"{RESULTS}/data/data_report.json",
+        report=report(
+            f"{RESULTS}/data/data_report.json",
+            caption="../resources/captions/data_numbers.rst",
+            category="2 Data",
+            labels={"result": "Numbers of the report on the data (JSON)"},
+        ),
         page=report(
             f"{RESULTS}/data/data_report.html",
             caption="../resources/captions/data_report.rst",

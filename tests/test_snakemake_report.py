@@ -27,6 +27,7 @@ SHOWN = {
     "evaluation/contamination.json": ("1 Evaluation", "Contamination (JSON)", "word for word"),
     "lm_eval/README.md": ("1 Evaluation", "Task for lm-evaluation-harness (README)", "results/demo/lm_eval, stands"),
     "data/data_report.html": ("2 Data", "All on one page: the report on the data", "The data of run demo"),
+    "data/data_report.json": ("2 Data", "Numbers of the report on the data (JSON)", "for programs"),
     "data/account.json": ("2 Data", "What became of every row (JSON)", "add up"),
     "sft/training_log.jsonl": ("3 Training", "Fine-tuning (SFT): log (JSON lines)", "validation loss"),
     "grpo/training_log.jsonl": ("3 Training", "Reinforcement learning (GRPO): log (JSON lines)", "no evidence of quality"),
