@@ -15,6 +15,9 @@ min_version("9.27")
 configfile: "config/config.yaml"
 
 
+report: "resources/captions/workflow.rst"
+
+
 include: "rules/common.smk"
 include: "rules/base_model.smk"
 include: "rules/raw_data.smk"
@@ -24,6 +27,7 @@ include: "rules/merge.smk"
 include: "rules/difficulty_filter.smk"
 include: "rules/grpo.smk"
 include: "rules/evaluation.smk"
+include: "rules/lm_eval.smk"
 include: "rules/report.smk"
 
 
@@ -39,9 +43,10 @@ localrules:
 rule report:
     input:
         f"{RESULTS}/report/index.html",
+        f"{RESULTS}/lm_eval/ecg_expert_qa.yaml",
         *([f"{RESULTS}/evaluation/requirements.json"] if SETTINGS.evaluation.require else []),
     message:
-        "The report, and what evaluation.require asks for"
+        "The report, the task for lm-evaluation-harness, and what evaluation.require asks for"
 
 
 rule data:

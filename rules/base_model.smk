@@ -11,7 +11,7 @@ rule fetch_base_model:
         source=BASE_MODEL_FILES,
     output:
         manifest=f"{RESULTS}/base_model/manifest.json",
-        provenance=f"{PROVENANCE}/fetch_base_model.json",
+        provenance=provenance_of("fetch_base_model"),
     log:
         f"{LOGS}/fetch_base_model.log",
     benchmark:

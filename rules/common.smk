@@ -5,6 +5,7 @@ RESULTS    results/<run>
 RAW_FILES  the raw files: those of data.raw_dir, or FETCHED_RAW_FILES if it is null
 OTHER_MODEL_FILES   files of the models of evaluation.models, by name
 LOGS, BENCHMARKS, PROVENANCE, SCRATCH, TENSORBOARD   folders below it
+provenance_of       a stage's provenance file, which `snakemake --report` shows
 """
 
 import json
@@ -50,3 +51,13 @@ SYSTEMS = [*BASELINES, *MODELS]
 wildcard_constraints:
     model="|".join(MODELS),
     system="|".join([*SYSTEMS, "second_references"]),
+
+
+def provenance_of(stage, system=""):
+    """The provenance file of a stage, or of its job for one system (a wildcard)."""
+    return report(
+        f"{PROVENANCE}/{stage}.{system}.json" if system else f"{PROVENANCE}/{stage}.json",
+        caption="../resources/captions/provenance.rst",
+        category="4 Provenance",
+        labels={"stage": stage, "system": system},
+    )

@@ -18,8 +18,13 @@ rule prepare_data:
         test=f"{RESULTS}/data/test.parquet",
         quarantine=f"{RESULTS}/data/quarantine.parquet",
         dropped=f"{RESULTS}/data/dropped.parquet",
-        account=f"{RESULTS}/data/account.json",
-        provenance=f"{PROVENANCE}/prepare_data.json",
+        account=report(
+            f"{RESULTS}/data/account.json",
+            caption="../resources/captions/account.rst",
+            category="2 Data",
+            labels={"result": "What became of every row (JSON)"},
+        ),
+        provenance=provenance_of("prepare_data"),
     log:
         f"{LOGS}/prepare_data.log",
     benchmark:
@@ -65,9 +70,19 @@ rule make_data_report:
         style="resources/report/style.css",
         scripts=["resources/report/charts.js"],
     output:
-        report=f"{RESULTS}/data/data_report.json",
-        page=f"{RESULTS}/data/data_report.html",
-        provenance=f"{PROVENANCE}/make_data_report.json",
+        report=report(
+            f"{RESULTS}/data/data_report.json",
+            caption="../resources/captions/data_numbers.rst",
+            category="2 Data",
+            labels={"result": "Numbers of the report on the data (JSON)"},
+        ),
+        page=report(
+            f"{RESULTS}/data/data_report.html",
+            caption="../resources/captions/data_report.rst",
+            category="2 Data",
+            labels={"result": "All on one page: the report on the data"},
+        ),
+        provenance=provenance_of("make_data_report"),
     log:
         f"{LOGS}/make_data_report.log",
     benchmark:

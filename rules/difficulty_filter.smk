@@ -19,7 +19,7 @@ rule filter_prompts:
     output:
         prompts=f"{RESULTS}/grpo/prompts.parquet",
         difficulty=f"{RESULTS}/grpo/difficulty.parquet",
-        provenance=f"{PROVENANCE}/filter_prompts.json",
+        provenance=provenance_of("filter_prompts"),
     log:
         f"{LOGS}/filter_prompts.log",
     benchmark:

@@ -17,7 +17,7 @@ rule generate_answers:
         questions=QUESTIONS,
     output:
         answers=f"{RESULTS}/evaluation/{{model}}/answers.parquet",
-        provenance=f"{PROVENANCE}/generate_answers.{{model}}.json",
+        provenance=provenance_of("generate_answers", "{model}"),
     log:
         f"{LOGS}/generate_answers.{{model}}.log",
     benchmark:
@@ -56,7 +56,7 @@ rule generate_baselines:
         constant=f"{RESULTS}/evaluation/constant/answers.parquet",
         nearest=f"{RESULTS}/evaluation/nearest/answers.parquet",
         second_references=f"{RESULTS}/evaluation/second_references/answers.parquet",
-        provenance=f"{PROVENANCE}/generate_baselines.json",
+        provenance=provenance_of("generate_baselines"),
     log:
         f"{LOGS}/generate_baselines.log",
     benchmark:
@@ -89,7 +89,7 @@ rule score_answers:
         answers=f"{RESULTS}/evaluation/{{system}}/answers.parquet",
     output:
         scores=f"{RESULTS}/evaluation/{{system}}/scores.parquet",
-        provenance=f"{PROVENANCE}/score_answers.{{system}}.json",
+        provenance=provenance_of("score_answers", "{system}"),
     log:
         f"{LOGS}/score_answers.{{system}}.log",
     benchmark:
@@ -121,8 +121,13 @@ rule check_contamination:
         answers=expand(f"{RESULTS}/evaluation/{{system}}/answers.parquet", system=SYSTEMS),
     output:
         records=f"{RESULTS}/evaluation/contamination.parquet",
-        summary=f"{RESULTS}/evaluation/contamination.json",
-        provenance=f"{PROVENANCE}/check_contamination.json",
+        summary=report(
+            f"{RESULTS}/evaluation/contamination.json",
+            caption="../resources/captions/contamination.rst",
+            category="1 Evaluation",
+            labels={"result": "Contamination (JSON)"},
+        ),
+        provenance=provenance_of("check_contamination"),
     log:
         f"{LOGS}/check_contamination.log",
     benchmark:
@@ -156,8 +161,13 @@ rule compare_models:
         second_references=f"{RESULTS}/evaluation/second_references/scores.parquet",
         contamination=f"{RESULTS}/evaluation/contamination.parquet",
     output:
-        comparison=f"{RESULTS}/evaluation/comparison.json",
-        provenance=f"{PROVENANCE}/compare_models.json",
+        comparison=report(
+            f"{RESULTS}/evaluation/comparison.json",
+            caption="../resources/captions/comparison.rst",
+            category="1 Evaluation",
+            labels={"result": "Comparison of the systems (JSON)"},
+        ),
+        provenance=provenance_of("compare_models"),
     log:
         f"{LOGS}/compare_models.log",
     benchmark:
@@ -192,8 +202,13 @@ rule check_requirements:
         comparison=f"{RESULTS}/evaluation/comparison.json",
         page=f"{RESULTS}/report/index.html",  # first the page that shows where it falls short
     output:
-        requirements=f"{RESULTS}/evaluation/requirements.json",
-        provenance=f"{PROVENANCE}/check_requirements.json",
+        requirements=report(
+            f"{RESULTS}/evaluation/requirements.json",
+            caption="../resources/captions/requirements.rst",
+            category="1 Evaluation",
+            labels={"result": "Requirements (JSON)"},
+        ),
+        provenance=provenance_of("check_requirements"),
     log:
         f"{LOGS}/check_requirements.log",
     benchmark:

@@ -14,9 +14,14 @@ rule train_grpo:
         launch_files=SETTINGS.grpo.launch.files(),
     output:
         checkpoint=f"{RESULTS}/grpo/checkpoint/manifest.json",
-        training_log=f"{RESULTS}/grpo/training_log.jsonl",
+        training_log=report(
+            f"{RESULTS}/grpo/training_log.jsonl",
+            caption="../resources/captions/grpo_log.rst",
+            category="3 Training",
+            labels={"result": "Reinforcement learning (GRPO): log (JSON lines)"},
+        ),
         completions=f"{RESULTS}/grpo/completions.parquet",
-        provenance=f"{PROVENANCE}/train_grpo.json",
+        provenance=provenance_of("train_grpo"),
     log:
         f"{LOGS}/train_grpo.log",
     benchmark:

@@ -13,7 +13,7 @@ rule merge_sft_adapter:
         validation=f"{RESULTS}/data/validation.parquet",
     output:
         manifest=f"{RESULTS}/sft_model/manifest.json",
-        provenance=f"{PROVENANCE}/merge_sft_adapter.json",
+        provenance=provenance_of("merge_sft_adapter"),
     log:
         f"{LOGS}/merge_sft_adapter.log",
     benchmark:
@@ -48,7 +48,7 @@ use rule merge_sft_adapter as merge_grpo_checkpoint with:
         validation=f"{RESULTS}/data/validation.parquet",
     output:
         manifest=f"{RESULTS}/grpo_model/manifest.json",
-        provenance=f"{PROVENANCE}/merge_grpo_checkpoint.json",
+        provenance=provenance_of("merge_grpo_checkpoint"),
     log:
         f"{LOGS}/merge_grpo_checkpoint.log",
     benchmark:

@@ -11,7 +11,7 @@ rule fetch_raw_data:
         [],
     output:
         files=FETCHED_RAW_FILES,
-        provenance=f"{PROVENANCE}/fetch_raw_data.json",
+        provenance=provenance_of("fetch_raw_data"),
     log:
         f"{LOGS}/fetch_raw_data.log",
     benchmark:

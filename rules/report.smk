@@ -38,8 +38,13 @@ rule make_report:
             ]
         ],
     output:
-        page=f"{RESULTS}/report/index.html",
-        provenance=f"{PROVENANCE}/make_report.json",
+        page=report(
+            f"{RESULTS}/report/index.html",
+            caption="../resources/captions/report.rst",
+            category="1 Evaluation",
+            labels={"result": "All on one page: the report of the run"},
+        ),
+        provenance=provenance_of("make_report"),
     log:
         f"{LOGS}/make_report.log",
     benchmark:

@@ -14,8 +14,13 @@ rule train_sft:
         launch_files=SETTINGS.sft.launch.files(),
     output:
         checkpoint=f"{RESULTS}/sft/checkpoint/manifest.json",
-        training_log=f"{RESULTS}/sft/training_log.jsonl",
-        provenance=f"{PROVENANCE}/train_sft.json",
+        training_log=report(
+            f"{RESULTS}/sft/training_log.jsonl",
+            caption="../resources/captions/sft_log.rst",
+            category="3 Training",
+            labels={"result": "Fine-tuning (SFT): log (JSON lines)"},
+        ),
+        provenance=provenance_of("train_sft"),
     log:
         f"{LOGS}/train_sft.log",
     benchmark:

@@ -68,6 +68,7 @@ def test_no_stage_imports_another_stages_settings() -> None:
         "check_contamination": set(),
         "check_requirements": set(),
         "compare_models": {"evaluation"},
+        "write_lm_eval_task": {"evaluation"},
         "make_report": {"report"},
     }
     for program, sections in own.items():

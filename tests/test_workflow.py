@@ -19,7 +19,7 @@ AFTER_GRPO = {
     *("merge_grpo_checkpoint", "generate_answers", "score_answers", "check_contamination", "compare_models", "make_report")
 }
 AFTER_SFT = AFTER_GRPO | {"merge_sft_adapter", "train_grpo"}
-AFTER_DATA = AFTER_SFT | {"train_sft", "generate_baselines", "make_data_report"}
+AFTER_DATA = AFTER_SFT | {"train_sft", "generate_baselines", "make_data_report", "write_lm_eval_task"}
 
 
 def test_a_finished_run_has_nothing_to_do(finished: Project) -> None:
@@ -39,7 +39,7 @@ def test_a_finished_run_has_nothing_to_do(finished: Project) -> None:
         (
             "evaluation",
             {"generation": {"max_new_tokens": 17}},
-            {"generate_answers", "score_answers", "check_contamination", "compare_models", "make_report"},
+            {"generate_answers", "score_answers", "check_contamination", "compare_models", "make_report", "write_lm_eval_task"},
         ),
         ("report", {"title": "Another title"}, {"make_report"}),
     ],
@@ -65,6 +65,7 @@ def test_a_changed_setting_reruns_its_stage_and_what_follows(
         ("charts", '"nearest": "#6b7785"', '"nearest": "#000000"', {"make_data_report", "make_report"}),
         ("readers", '"Medical advice: ', '"Advice: ', {"prepare_data"} | AFTER_DATA),
         ("raw_files", '"Prognosis"', '"Outlook"', {"prepare_data"} | AFTER_DATA),
+        ("lm_eval_task", '("id", pa.string()), ', "", {"write_lm_eval_task"}),
         ("download", "LONGEST_DELAY = 30.0", "LONGEST_DELAY = 31.0", set()),  # nothing is fetched
     ],
 )
