@@ -24,6 +24,8 @@ include: "rules/merge.smk"
 include: "rules/difficulty_filter.smk"
 include: "rules/grpo.smk"
 include: "rules/evaluation.smk"
+include: "rules/endpoints.smk"
+include: "rules/judge.smk"
 include: "rules/report.smk"
 
 
@@ -40,6 +42,7 @@ rule report:
     input:
         f"{RESULTS}/report/index.html",
         *([f"{RESULTS}/evaluation/requirements.json"] if SETTINGS.evaluation.require else []),
+        *([f"{RESULTS}/evaluation/judge.json"] if SETTINGS.evaluation.judge else []),
     message:
         "The report, and what evaluation.require asks for"
 
@@ -76,5 +79,6 @@ rule grpo:
 rule evaluation:
     input:
         f"{RESULTS}/evaluation/comparison.json",
+        *([f"{RESULTS}/evaluation/judge.json"] if SETTINGS.evaluation.judge else []),
     message:
         "The comparison of base, SFT and GRPO"
