@@ -109,6 +109,9 @@ class Handler(BaseHTTPRequestHandler):
             if code.startswith("3"):
                 headers["Location"] = "/v1/elsewhere"
             self._send(int(code), body.encode(), **headers)
+        elif behaviour == "line":
+            self.wfile.write(f"{value}\r\nContent-Length: 0\r\n\r\n".encode())
+            self.close_connection = True
         elif behaviour == "body":
             self._send(200, value.encode())
         elif behaviour == "message":

@@ -164,6 +164,15 @@ def test_what_no_other_attempt_mends_is_said_at_once(server: ChatServer, behavio
     assert not notes
 
 
+@pytest.mark.parametrize("line", ["HTTP/1.1 500 {KEY}", "HTTP/1.1 400 {KEY}", "HTTP/1.1 401 {KEY}", "{KEY}"])
+def test_a_server_that_repeats_the_key_in_its_first_line(server: ChatServer, line: str) -> None:
+    server.behaviours = [f"line {line}".replace("{KEY}", KEY)] * 2
+    notes: list[str] = []
+    with pytest.raises(InputError) as caught:
+        ask(server, notes, api_key_env="CARDIO_KEY", retries=1)
+    assert KEY not in str(caught.value) + "".join(notes)
+
+
 def test_a_redirect_is_not_followed(server: ChatServer) -> None:
     server.behaviours = ["status 307"]
     with pytest.raises(InputError, match="redirects"):

@@ -141,7 +141,7 @@ class Endpoint:
             except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError):
                 raise InputError(self._url, "cannot be asked: no valid address", "Mend base_url.") from None
             except (httpx.RequestError, _Interrupted) as error:
-                reason = str(error) or type(error).__name__
+                reason = self._excerpt(str(error) or type(error).__name__, 200)
                 with self._counting:
                     self.failed_attempts += 1
                 failures += 1
@@ -216,7 +216,7 @@ class Endpoint:
                 if len(body) > _LARGEST_BODY:
                     raise InputError(self._url, f"the reply is longer than {_LARGEST_BODY:,} bytes", "Mend base_url.")
         text = body.decode(errors="replace")
-        status = f"{response.status_code} {response.reason_phrase}".strip()
+        status = self._excerpt(f"{response.status_code} {response.reason_phrase}", 60)
         if response.status_code == 200:
             return text
         if response.status_code in _RETRIED or response.status_code >= 500:
