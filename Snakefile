@@ -28,6 +28,8 @@ include: "rules/difficulty_filter.smk"
 include: "rules/grpo.smk"
 include: "rules/evaluation.smk"
 include: "rules/lm_eval.smk"
+include: "rules/endpoints.smk"
+include: "rules/judge.smk"
 include: "rules/report.smk"
 
 
@@ -45,6 +47,7 @@ rule report:
         f"{RESULTS}/report/index.html",
         f"{RESULTS}/lm_eval/ecg_expert_qa.yaml",
         *([f"{RESULTS}/evaluation/requirements.json"] if SETTINGS.evaluation.require else []),
+        *([f"{RESULTS}/evaluation/judge.json"] if SETTINGS.evaluation.judge else []),
     message:
         "The report, the task for lm-evaluation-harness, and what evaluation.require asks for"
 
@@ -81,5 +84,6 @@ rule grpo:
 rule evaluation:
     input:
         f"{RESULTS}/evaluation/comparison.json",
+        *([f"{RESULTS}/evaluation/judge.json"] if SETTINGS.evaluation.judge else []),
     message:
         "The comparison of base, SFT and GRPO"

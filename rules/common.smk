@@ -3,7 +3,8 @@
 SETTINGS   the configuration, one model for each section
 RESULTS    results/<run>
 RAW_FILES  the raw files: those of data.raw_dir, or FETCHED_RAW_FILES if it is null
-OTHER_MODEL_FILES   files of the models of evaluation.models, by name
+OTHER_MODEL_FILES   files of those models of evaluation.models that are directories, by name
+ENDPOINTS  those that a server answers for: their sections, by name
 LOGS, BENCHMARKS, PROVENANCE, SCRATCH, TENSORBOARD   folders below it
 provenance_of       a stage's provenance file, which `snakemake --report` shows
 """
@@ -31,9 +32,10 @@ try:
         folder = check_model_directory(Path(SETTINGS.base_model.path))
         BASE_MODEL_FILES = sorted(str(file) for file in folder.iterdir() if file.is_file())
     OTHER_MODEL_FILES = {}
-    for name, path in SETTINGS.evaluation.models.items():
+    for name, path in SETTINGS.evaluation.model_directories().items():
         folder = check_model_directory(Path(path), f"evaluation.models.{name}")
         OTHER_MODEL_FILES[name] = sorted(str(file) for file in folder.iterdir() if file.is_file())
+    ENDPOINTS = SETTINGS.evaluation.endpoints()
 except InputError as error:
     sys.exit(f"configuration error: {error}")
 
@@ -43,7 +45,7 @@ PROVENANCE = f"{RESULTS}/provenance"
 SCRATCH = f"{RESULTS}/scratch"
 TENSORBOARD = f"{RESULTS}/tensorboard"
 
-MODELS = ["base", "sft", "grpo", *OTHER_MODEL_FILES]
+MODELS = ["base", "sft", "grpo", *SETTINGS.evaluation.models]
 BASELINES = ["echo", "constant", "nearest"]
 SYSTEMS = [*BASELINES, *MODELS]
 

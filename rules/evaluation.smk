@@ -22,6 +22,8 @@ rule generate_answers:
         f"{LOGS}/generate_answers.{{model}}.log",
     benchmark:
         f"{BENCHMARKS}/generate_answers.{{model}}.tsv"
+    wildcard_constraints:
+        model="|".join(model for model in MODELS if model not in ENDPOINTS),
     conda:
         "../envs/train.yaml" if SETTINGS.evaluation.generation.engine == "transformers" else "../envs/train_vllm.yaml"
     threads: 8

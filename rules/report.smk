@@ -30,7 +30,7 @@ rule make_report:
                 *(["filter_prompts"] if SETTINGS.difficulty_filter.enabled else []),
                 "train_grpo",
                 "merge_grpo_checkpoint",
-                *[f"generate_answers.{model}" for model in MODELS],
+                *[f"{'ask_endpoint' if model in ENDPOINTS else 'generate_answers'}.{model}" for model in MODELS],
                 "generate_baselines",
                 *[f"score_answers.{system}" for system in [*SYSTEMS, "second_references"]],
                 "check_contamination",

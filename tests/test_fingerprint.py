@@ -62,13 +62,15 @@ def test_no_stage_imports_another_stages_settings() -> None:
         "merge_adapter": {"merge"},
         "filter_prompts": {"difficulty_filter"},
         "train_grpo": {"grpo", "guards"},
-        "generate_answers": {"evaluation"},
+        "generate_answers": {"evaluation", "endpoint", "judge"},  # parts of the section
+        "ask_endpoint": {"endpoint"},
+        "judge_answers": {"judge", "endpoint"},
         "generate_baselines": set(),
         "score_answers": set(),
         "check_contamination": set(),
         "check_requirements": set(),
-        "compare_models": {"evaluation"},
-        "write_lm_eval_task": {"evaluation"},
+        "compare_models": {"evaluation", "endpoint", "judge"},
+        "write_lm_eval_task": {"evaluation", "endpoint", "judge"},
         "make_report": {"report"},
     }
     for program, sections in own.items():

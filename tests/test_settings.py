@@ -33,10 +33,19 @@ def demo() -> dict:
 def sections(model: type[Section]) -> list[type[Section]]:
     found = [model]
     for field in model.model_fields.values():
-        for part in (field.annotation, *get_args(field.annotation)):
+        for part in parts(field.annotation):
             if isinstance(part, type) and issubclass(part, Section):
                 found += sections(part)
     return found
+
+
+def parts(annotation: object) -> list[object]:
+    """An annotation and everything that it is made of."""
+    return [annotation, *(part for argument in get_args(annotation) for part in parts(argument))]
+
+
+def judge(**changes: object) -> dict:
+    return {"evaluation": {"judge": {"endpoint": {"base_url": "http://h/v1", "model": "m"}} | changes}}
 
 
 @pytest.mark.parametrize("file", OVERLAYS, ids=lambda file: file.name)
@@ -122,6 +131,15 @@ def test_reward_names_are_the_reward_functions() -> None:
         ({"grpo": {"validation": {"metric": "numbers"}}}, "grpo.validation.metric"),
         ({"evaluation": {"models": {"sft": "/models/x"}}}, "sft is a name of the workflow's own"),
         ({"evaluation": {"models": {"A model": "/models/x"}}}, "evaluation.models"),
+        ({"evaluation": {"models": {"a": 3}}}, "evaluation.models.a"),
+        ({"evaluation": {"models": {"a": {"base_url": "ftp://h", "model": "m"}}}}, "must begin with http:// or https://"),
+        ({"evaluation": {"models": {"a": {"base_url": "http://h", "mdel": "m"}}}}, "models.a.endpoint.mdel: no such key"),
+        ({"evaluation": {"judge": {"endpoint": {"base_url": "http://h"}}}}, "evaluation.judge.endpoint.model"),
+        (judge(pairs=[["grpo", "grpo"]]), "cannot be held against itself"),
+        (judge(pairs=[["grpo", "sft"], ["sft", "grpo"]]), "one is named twice"),
+        (judge(pairs=[["grpo", "best"]]), "judge.pairs: best is none of echo"),
+        (judge(rubric={"accuracy": ""}), "evaluation.judge.rubric.accuracy"),
+        (judge(rubric={"style": "x"}), "evaluation.judge.rubric.style: no such key"),
         ({"evaluation": {"require": ["grpo beats sft"]}}, "`grpo beats sft` is not of the form"),
         ({"evaluation": {"require": ["grpo.rouge_l >= sft.meteor"]}}, "compares two different metrics"),
         ({"evaluation": {"require": ["grpo.rouge >= 0.1"]}}, "names no score"),

@@ -6,16 +6,15 @@ A killed run goes on after the last batch that was finished.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ecg_grpo.answers import QUESTION_COLUMNS, answer_row
 from ecg_grpo.checkpoints import scratch_directory
-from ecg_grpo.errors import InputError
 from ecg_grpo.files import model_directory
+from ecg_grpo.journal import Journal
 from ecg_grpo.progress import StageProgress
-from ecg_grpo.prompts import take_apart
 from ecg_grpo.settings.evaluation import GenerationSettings
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import ANSWERS, read_rows, write_table
@@ -37,7 +36,7 @@ def generate_answers(arguments: argparse.Namespace, stage: Stage) -> None:
     from ecg_grpo.generation import Generation, complete, generated_tokens
 
     settings = GenerationSettings.from_json(arguments.settings)
-    records = read_rows(arguments.questions, "id", "task", "cluster", "context", "question", "answer", "prompt")
+    records = read_rows(arguments.questions, *QUESTION_COLUMNS)
     (first, *others) = arguments.model
     directory = first.parent if others else model_directory(first)
     dtype = prepare_device(settings.precision, stage)
@@ -64,30 +63,14 @@ def generate_answers(arguments: argparse.Namespace, stage: Stage) -> None:
     found = answers.found
     stage.facts["generated_tokens"] = generated_tokens(found)
     stage.facts["generation_seconds"] = round(sum(group[0].seconds for group in found.values()), 1)
-    rows = []
-    for index, record in enumerate(records):
-        (completion,) = found[index]
-        answer = take_apart(completion.text)
-        rows.append(
-            {
-                **record,
-                "completion": completion.text,
-                "prediction": answer.prediction,
-                "reasoning": answer.reasoning,
-                "is_well_formed": answer.is_well_formed,
-                "finish_reason": completion.finish_reason,
-                "prompt_tokens": completion.prompt_tokens,
-                "completion_tokens": completion.completion_tokens,
-                "seconds": completion.seconds,
-            }
-        )
+    rows = [answer_row(record, *found[index]) for index, record in enumerate(records)]
     write_table(arguments.answers, rows, ANSWERS, {"settings": arguments.settings})
     if scratch is not None:
         shutil.rmtree(scratch)
 
 
 class FinishedBatches:
-    """Completions, kept in a file batch by batch: one line a batch, of which a kill can only cut the last."""
+    """Completions, kept in a file batch by batch."""
 
     def __init__(self, file: Path | None) -> None:
         """
@@ -96,18 +79,15 @@ class FinishedBatches:
         """
         from ecg_grpo.generation import Completion
 
-        self._file = file
+        self._journal = Journal(file)
         self.found: Batch = {}
-        self.batches = 0
-        if file is None or not file.exists():
-            return
-        whole = file.read_bytes().rpartition(b"\n")[0]
-        for line in whole.splitlines():
-            self.found |= {
-                int(index): [Completion(**completion) for completion in group] for index, group in json.loads(line).items()
-            }
-            self.batches += 1
-        file.write_bytes(whole + b"\n" if whole else b"")
+        for entry in self._journal.entries:
+            self.found |= {int(index): [Completion(**completion) for completion in group] for index, group in entry.items()}
+
+    @property
+    def batches(self) -> int:
+        """How many were kept."""
+        return len(self._journal.entries)
 
     def add(self, batch: Batch) -> None:
         """Keeps one more batch.
@@ -116,17 +96,7 @@ class FinishedBatches:
             InputError: it cannot be written.
         """
         self.found |= batch
-        self.batches += 1
-        if self._file is None:
-            return
-        line = json.dumps({index: [vars(completion) for completion in group] for index, group in batch.items()})
-        try:
-            with self._file.open("ab") as stream:
-                stream.write(line.encode() + b"\n")
-        except OSError as error:
-            raise InputError(
-                self._file, f"cannot be written ({error.strerror})", "Make room and run snakemake again."
-            ) from None
+        self._journal.add({index: [vars(completion) for completion in group] for index, group in batch.items()})
 
 
 if __name__ == "__main__":

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import httpx
 
 from ecg_grpo.errors import InputError
 from ecg_grpo.raw_files import git_blob_sha1
+from ecg_grpo.retry_after import seconds_to_wait
 from ecg_grpo.settings.raw_data import RawDataSettings
 
 LONGEST_DELAY = 30.0
@@ -140,22 +139,12 @@ def _refusal(response: httpx.Response, url: str, name: str) -> Exception:
     """What an answer without the file means."""
     status = f"{response.status_code} {response.reason_phrase}".strip()
     if response.status_code == 429 or response.status_code >= 500:
-        return _Interrupted(f"the server answers {status}", _seconds_to_wait(response.headers.get("Retry-After", "")))
+        return _Interrupted(f"the server answers {status}", seconds_to_wait(response.headers.get("Retry-After", "")))
     if response.status_code == 404:
         return InputError(
             url, f"the server has no file {name!r} there (404)", f"Mend raw_data.url and raw_data.commit, {_BY_HAND}."
         )
     return InputError(url, f"the server does not give {name!r} ({status})", f"Mend raw_data.url, {_BY_HAND}.")
-
-
-def _seconds_to_wait(retry_after: str) -> float:
-    """A Retry-After header, which is a number of seconds or a date, in seconds; 0 if it is neither."""
-    if retry_after.isdecimal():
-        return float(retry_after)
-    try:
-        return max(0.0, (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):  # TypeError: a date without a time zone
-        return 0.0
 
 
 def _first_byte(response: httpx.Response) -> int | None:

@@ -93,6 +93,19 @@ def scores_schema(metrics: Iterable[str]) -> pa.Schema:
     return pa.schema(texts + [(name, pa.float64()) for name in (*metrics, "truncated", "empty", "malformed")])
 
 
+JUDGE_GRADES = pa.schema(
+    [("id", pa.string()), *((f"judge_{name}", pa.float64()) for name in ("accuracy", "completeness", "clarity"))]
+)
+"""A judge's grades of a system's answers, 0 to 1; null where the record was not judged or the reply could not be read."""
+
+JUDGE_PAIRS = pa.schema([(name, pa.string()) for name in ("id", "cluster", "system", "other", "first", "second", "outcome")])
+"""A judge's verdicts on two systems' answers: `A`, `B` or `tie` when `system` stood first (as A) and when it stood second (as
+B); `outcome` is `win`, `tie`, `loss` of `system`, or `inconsistent`; null where a reply could not be read."""
+
+JUDGE_REPLIES = pa.schema([(name, pa.string()) for name in ("id", "system", "other", "reply", "finish_reason")])
+"""What a judge said of `system`'s answer, or of those of `system`, which stood first, and of `other`, as it came."""
+
+
 def contamination_schema(systems: Iterable[str]) -> pa.Schema:
     """How near each question is to the training data.
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
 from ecg_grpo.requirements import Requirement, parse_requirement
+from ecg_grpo.settings.endpoint import EndpointSettings
+from ecg_grpo.settings.judge import JudgeSettings
 from ecg_grpo.settings.section import Precision, Section
 
 ScoreName = Literal[
@@ -18,6 +20,16 @@ ScoreName = Literal[
 
 SystemName = Literal["echo", "constant", "nearest", "base", "sft", "grpo"]
 """What answers the questions: three systems without a model, and the three models."""
+
+
+ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
+
+OtherModel = Annotated[
+    Annotated[str, Tag("directory")] | Annotated[EndpointSettings, Tag("endpoint")],
+    # Without it a wrong key of an endpoint would be reported as a directory that is no text, too.
+    Discriminator(lambda value: "directory" if isinstance(value, str) else "endpoint"),
+]
+"""A model directory, or a model that a server answers for."""
 
 
 class GenerationSettings(Section):
@@ -53,9 +65,12 @@ class EvaluationSettings(Section):
         default_factory=GenerationSettings, description="How the models answer the test questions."
     )
     comparison: ComparisonSettings = Field(default_factory=ComparisonSettings, description="How the systems are compared.")
-    models: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")], str] = Field(
-        {}, description="Other models to compare: a name, and a Hugging Face model directory with safetensors and tokenizer."
+    models: dict[ModelName, OtherModel] = Field(
+        {},
+        description="Other models to compare: a name, and a Hugging Face model directory with safetensors and tokenizer, or "
+        "the section of an OpenAI-compatible endpoint.",
     )
+    judge: JudgeSettings | None = Field(None, description="A language model that judges the answers; null: none does.")
     require: list[str] = Field(
         [],
         description="What the run must reach, or the workflow fails after the report: `grpo.rouge_l >= sft.rouge_l - 0.01` or "
@@ -70,6 +85,14 @@ class EvaluationSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def _pairs_are_systems(self) -> Self:
+        systems = (*get_args(SystemName), *self.models)
+        for system in (system for pair in (self.judge and self.judge.pairs) or [] for system in pair):
+            if system not in systems:
+                raise ValueError(f"judge.pairs: {system} is none of {', '.join(systems)}")
+        return self
+
+    @model_validator(mode="after")
     def _requirements_can_be_judged(self) -> Self:
         systems = (*get_args(SystemName), *self.models)
         for requirement in self.requirements():
@@ -79,6 +102,14 @@ class EvaluationSettings(Section):
                 if system is not None and system not in systems:
                     raise ValueError(f"require: `{requirement.text}`: {system} is none of {', '.join(systems)}")
         return self
+
+    def model_directories(self) -> dict[str, str]:
+        """The other models that are directories, by name."""
+        return {name: model for name, model in self.models.items() if isinstance(model, str)}
+
+    def endpoints(self) -> dict[str, EndpointSettings]:
+        """The other models that a server answers for, by name."""
+        return {name: model for name, model in self.models.items() if not isinstance(model, str)}
 
     def requirements(self) -> list[Requirement]:
         """The requirements, read.
