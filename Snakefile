@@ -24,6 +24,7 @@ include: "rules/merge.smk"
 include: "rules/difficulty_filter.smk"
 include: "rules/grpo.smk"
 include: "rules/evaluation.smk"
+include: "rules/further_scores.smk"
 include: "rules/report.smk"
 
 

@@ -89,6 +89,13 @@ def scores_schema(metrics: Iterable[str]) -> pa.Schema:
     return pa.schema(texts + [(name, pa.float64()) for name in (*metrics, "truncated", "empty", "malformed")])
 
 
+MEANING = pa.schema([("id", pa.string()), ("embedding", pa.float64()), ("bertscore", pa.float64())])
+"""How near in meaning each answer of a system is to its reference; see `ecg_grpo.meaning.Likeness`."""
+
+REFERENCE_LOSS = pa.schema([("id", pa.string()), ("reference_loss", pa.float64())])
+"""A model's mean negative log-likelihood per token of each reference answer, in nats."""
+
+
 def contamination_schema(systems: Iterable[str]) -> pa.Schema:
     """How near each question is to the training data.
 

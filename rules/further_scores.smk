@@ -1,0 +1,125 @@
+"""Three further ways of scoring: as ECG-Bench does, by meaning, and by how likely the models find the reference answers.
+
+Inputs:  evaluation/<system>/answers.parquet, the questions, the three models, a sentence embedding model on disk
+Outputs: evaluation/ecg_bench.json, evaluation/<system>/meaning.parquet, evaluation/<model>/reference_loss.parquet
+Steps:   a benchmark's figures of every system; likeness of meaning of every answer; loss of every reference answer
+
+ECG_BENCH          the benchmark's figures
+MEANING            likeness of meaning of every system; empty if evaluation.meaning is null
+REFERENCE_LOSSES   loss of the reference of every model
+"""
+
+from ecg_grpo.sentence_model import PACKAGED, check_sentence_model, sentence_model_files
+
+ANSWERS = expand(f"{RESULTS}/evaluation/{{system}}/answers.parquet", system=SYSTEMS)
+ECG_BENCH = f"{RESULTS}/evaluation/ecg_bench.json"
+MEANING = []
+SENTENCE_MODEL_FILES = []
+if SETTINGS.evaluation.meaning is not None:
+    MEANING = expand(f"{RESULTS}/evaluation/{{system}}/meaning.parquet", system=SYSTEMS)
+    if SETTINGS.evaluation.meaning.model != PACKAGED:
+        try:
+            folder = check_sentence_model(Path(SETTINGS.evaluation.meaning.model))
+        except InputError as error:
+            sys.exit(f"configuration error: {error}")
+        SENTENCE_MODEL_FILES = [str(file) for file in sentence_model_files(folder)]
+REFERENCE_LOSSES = expand(f"{RESULTS}/evaluation/{{model}}/reference_loss.parquet", model=MODELS)
+
+
+rule score_as_ecg_bench:
+    input:
+        answers=ANSWERS,
+    output:
+        figures=ECG_BENCH,
+        provenance=f"{PROVENANCE}/score_as_ecg_bench.json",
+    log:
+        f"{LOGS}/score_as_ecg_bench.log",
+    benchmark:
+        f"{BENCHMARKS}/score_as_ecg_bench.tsv"
+    conda:
+        "../envs/evaluation.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        code=code_fingerprint("workflow_scripts/score_as_ecg_bench.py"),
+    message:
+        "Scoring answers as ECG-Bench does"
+    shell:
+        "python workflow_scripts/score_as_ecg_bench.py"
+        " --answers {input.answers:q}"
+        " --figures {output.figures:q}"
+        " --threads {threads}"
+        " --log {log:q}"
+        " --provenance {output.provenance:q}"
+
+
+rule score_meaning:
+    input:
+        answers=ANSWERS,
+        model=SENTENCE_MODEL_FILES,
+    output:
+        meaning=expand(f"{RESULTS}/evaluation/{{system}}/meaning.parquet", system=SYSTEMS),
+        provenance=f"{PROVENANCE}/score_meaning.json",
+    log:
+        f"{LOGS}/score_meaning.log",
+    benchmark:
+        f"{BENCHMARKS}/score_meaning.tsv"
+    conda:
+        "../envs/meaning.yaml"
+    threads: 8
+    resources:
+        mem_mb=4000,
+        runtime=60,
+        gpu=0,
+    params:
+        settings="null" if SETTINGS.evaluation.meaning is None else SETTINGS.evaluation.meaning.as_json(),
+        code=code_fingerprint("workflow_scripts/score_meaning.py"),
+    message:
+        "Scoring answers by meaning"
+    shell:
+        "python workflow_scripts/score_meaning.py"
+        " --answers {input.answers:q}"
+        " --model-files {input.model:q}"
+        " --meaning {output.meaning:q}"
+        " --settings {params.settings:q}"
+        " --threads {threads}"
+        " --log {log:q}"
+        " --provenance {output.provenance:q}"
+
+
+rule score_references:
+    input:
+        model=lambda wildcards: OTHER_MODEL_FILES.get(
+            wildcards.model, f"{RESULTS}/{wildcards.model}_model/manifest.json"
+        ),
+        questions=QUESTIONS,
+    output:
+        losses=f"{RESULTS}/evaluation/{{model}}/reference_loss.parquet",
+        provenance=f"{PROVENANCE}/score_references.{{model}}.json",
+    log:
+        f"{LOGS}/score_references.{{model}}.log",
+    benchmark:
+        f"{BENCHMARKS}/score_references.{{model}}.tsv"
+    conda:
+        "../envs/train.yaml"
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime=120,
+        gpu=0,
+    params:
+        settings=SETTINGS.evaluation.reference_loss.as_json(),
+        code=code_fingerprint("workflow_scripts/score_references.py"),
+    message:
+        "Scoring the reference answers: {wildcards.model}"
+    shell:
+        "python workflow_scripts/score_references.py"
+        " --model {input.model:q}"
+        " --questions {input.questions:q}"
+        " --losses {output.losses:q}"
+        " --settings {params.settings:q}"
+        " --threads {threads}"
+        " --log {log:q}"
+        " --provenance {output.provenance:q}"
