@@ -24,13 +24,14 @@ parser.add_settings("evaluation.reference_loss")
 
 def score_references(arguments: argparse.Namespace, stage: Stage) -> None:
     """Loads the model, scores, writes."""
-    from ecg_grpo.device import prepare_device
-    from ecg_grpo.reference_loss import ReferenceLoss, reference_losses
-
     settings = ReferenceLossSettings.from_json(arguments.settings)
     records = read_rows(arguments.questions, "id", "prompt", "answer")
     (first, *others) = arguments.model
     directory = first.parent if others else model_directory(first)
+
+    from ecg_grpo.device import prepare_device
+    from ecg_grpo.reference_loss import ReferenceLoss, reference_losses
+
     dtype = prepare_device(settings.precision, stage)
     examples = [supervised_example(record["prompt"], record["answer"]) for record in records]
     found: dict[int, ReferenceLoss] = {}

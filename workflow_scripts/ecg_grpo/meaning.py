@@ -76,7 +76,7 @@ class SentenceModel:
         """How many of the texts are longer than the model reads."""
         if not texts:
             return 0
-        encoded = self._model.tokenizer(list(texts), truncation=False, padding=False, return_attention_mask=False)
+        encoded = self._model.tokenizer(list(texts), truncation=False, return_attention_mask=False, verbose=False)
         return sum(len(ids) > self.max_tokens for ids in encoded["input_ids"])
 
     def embed(self, texts: Sequence[str], batch_size: int) -> list[Embedded]:
