@@ -30,6 +30,7 @@ include: "rules/evaluation.smk"
 include: "rules/lm_eval.smk"
 include: "rules/endpoints.smk"
 include: "rules/judge.smk"
+include: "rules/further_scores.smk"
 include: "rules/report.smk"
 
 
@@ -47,7 +48,6 @@ rule report:
         f"{RESULTS}/report/index.html",
         f"{RESULTS}/lm_eval/ecg_expert_qa.yaml",
         *([f"{RESULTS}/evaluation/requirements.json"] if SETTINGS.evaluation.require else []),
-        *([f"{RESULTS}/evaluation/judge.json"] if SETTINGS.evaluation.judge else []),
     message:
         "The report, the task for lm-evaluation-harness, and what evaluation.require asks for"
 
@@ -84,6 +84,5 @@ rule grpo:
 rule evaluation:
     input:
         f"{RESULTS}/evaluation/comparison.json",
-        *([f"{RESULTS}/evaluation/judge.json"] if SETTINGS.evaluation.judge else []),
     message:
         "The comparison of base, SFT and GRPO"

@@ -6,6 +6,7 @@ RAW_FILES  the raw files: those of data.raw_dir, or FETCHED_RAW_FILES if it is n
 OTHER_MODEL_FILES   files of those models of evaluation.models that are directories, by name
 ENDPOINTS  those that a server answers for: their sections, by name
 LOGS, BENCHMARKS, PROVENANCE, SCRATCH, TENSORBOARD   folders below it
+score_tables        the tables that hold scores of some systems
 provenance_of       a stage's provenance file, which `snakemake --report` shows
 """
 
@@ -50,9 +51,25 @@ BASELINES = ["echo", "constant", "nearest"]
 SYSTEMS = [*BASELINES, *MODELS]
 
 
+# What asks models, judges and people writes tables of its own: which systems have one.
+FURTHER_TABLES = {
+    "meaning": SYSTEMS if SETTINGS.evaluation.meaning else [],
+    "reference_loss": [model for model in MODELS if SETTINGS.evaluation.reference_loss and model not in ENDPOINTS],
+    "judge": SYSTEMS if SETTINGS.evaluation.judge else [],
+    "ratings": MODELS if SETTINGS.evaluation.ratings else [],
+}
+
+
 wildcard_constraints:
     model="|".join(MODELS),
     system="|".join([*SYSTEMS, "second_references"]),
+
+
+def score_tables(systems):
+    """Tables with scores of these systems, the one that every system has before further ones."""
+    tables = [("scores", system) for system in systems]
+    tables += [(table, system) for table, having in FURTHER_TABLES.items() for system in systems if system in having]
+    return [f"{RESULTS}/evaluation/{system}/{table}.parquet" for table, system in tables]
 
 
 def provenance_of(stage, system=""):

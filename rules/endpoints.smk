@@ -11,7 +11,7 @@ rule ask_endpoint:
         questions=QUESTIONS,
     output:
         answers=f"{RESULTS}/evaluation/{{endpoint}}/answers.parquet",
-        provenance=f"{PROVENANCE}/ask_endpoint.{{endpoint}}.json",
+        provenance=provenance_of("ask_endpoint", "{endpoint}"),
     log:
         f"{LOGS}/ask_endpoint.{{endpoint}}.log",
     benchmark:

@@ -159,7 +159,7 @@ rule check_contamination:
 
 rule compare_models:
     input:
-        scores=expand(f"{RESULTS}/evaluation/{{system}}/scores.parquet", system=SYSTEMS),
+        scores=score_tables(SYSTEMS),
         second_references=f"{RESULTS}/evaluation/second_references/scores.parquet",
         contamination=f"{RESULTS}/evaluation/contamination.parquet",
     output:

@@ -36,7 +36,7 @@ rule judge_answers:
         pairs=f"{RESULTS}/evaluation/judge_pairs.parquet",
         replies=f"{RESULTS}/evaluation/judge_replies.parquet",
         summary=f"{RESULTS}/evaluation/judge.json",
-        provenance=f"{PROVENANCE}/judge_answers.json",
+        provenance=provenance_of("judge_answers"),
     log:
         f"{LOGS}/judge_answers.log",
     benchmark:

@@ -14,7 +14,9 @@ rule make_report:
         contamination=f"{RESULTS}/evaluation/contamination.json",
         data_report=f"{RESULTS}/data/data_report.json",
         answers=expand(f"{RESULTS}/evaluation/{{model}}/answers.parquet", model=MODELS),
-        scores=expand(f"{RESULTS}/evaluation/{{model}}/scores.parquet", model=MODELS),
+        scores=score_tables(MODELS),
+        ecg_bench=f"{RESULTS}/evaluation/ecg_bench.json",
+        judge=[f"{RESULTS}/evaluation/judge.json"] if SETTINGS.evaluation.judge else [],
         sft_log=f"{RESULTS}/sft/training_log.jsonl",
         grpo_log=f"{RESULTS}/grpo/training_log.jsonl",
         completions=f"{RESULTS}/grpo/completions.parquet",
@@ -33,6 +35,11 @@ rule make_report:
                 *[f"{'ask_endpoint' if model in ENDPOINTS else 'generate_answers'}.{model}" for model in MODELS],
                 "generate_baselines",
                 *[f"score_answers.{system}" for system in [*SYSTEMS, "second_references"]],
+                "score_as_ecg_bench",
+                *(["score_meaning"] if FURTHER_TABLES["meaning"] else []),
+                *[f"score_references.{model}" for model in FURTHER_TABLES["reference_loss"]],
+                *(["judge_answers"] if FURTHER_TABLES["judge"] else []),
+                *(["read_ratings"] if FURTHER_TABLES["ratings"] else []),
                 "check_contamination",
                 "compare_models",
             ]
@@ -72,6 +79,8 @@ rule make_report:
         " --comparison {input.comparison:q}"
         " --contamination {input.contamination:q}"
         " --data-report {input.data_report:q}"
+        " --ecg-bench {input.ecg_bench:q}"
+        " --judge {input.judge:q}"
         " --answers {input.answers:q}"
         " --scores {input.scores:q}"
         " --sft-log {input.sft_log:q}"

@@ -118,7 +118,12 @@ def tiny_settings(model: Path) -> dict[str, object]:
             "learning_rate": 0.001,
             "guards": {"max_clipped_ratio": None, "max_entropy": None},  # random weights: no end, ln(600) nats
         },
-        "evaluation": {"generation": {"max_new_tokens": 16}, "comparison": {"resamples": 200}},
+        "evaluation": {
+            "generation": {"max_new_tokens": 16},
+            "comparison": {"resamples": 200},
+            "meaning": None,
+            "reference_loss": None,
+        },
     }
 
 

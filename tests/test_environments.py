@@ -81,7 +81,7 @@ def test_every_rule_was_looked_at() -> None:
 
 
 def test_only_the_stages_that_compute_install_torch() -> None:
-    assert {file.stem for file in ENVIRONMENTS if "torch" in pins(file)} == {"train", "train_vllm"}
+    assert {file.stem for file in ENVIRONMENTS if "torch" in pins(file)} == {"train", "train_vllm", "meaning"}
 
 
 def test_the_vllm_environment_is_the_training_environment_and_more() -> None:

@@ -24,6 +24,8 @@ parser.add_input("--scripts", nargs="*", metavar="JS", help="the page's scripts"
 parser.add_input("--comparison", help="comparison.json")
 parser.add_input("--contamination", help="contamination.json")
 parser.add_input("--data-report", help="data_report.json")
+parser.add_input("--ecg-bench", help="ecg_bench.json")
+parser.add_input("--judge", nargs="*", default=[], metavar="JSON", help="judge.json, if a language model judged the answers")
 parser.add_input("--answers", nargs="+", metavar="PARQUET", help="answers of each model; its folder's name is its name")
 parser.add_input("--scores", nargs="+", metavar="PARQUET", help="scores of each model, further ones after the first")
 parser.add_input("--sft-log", help="training log of SFT (JSON lines)")
@@ -53,6 +55,8 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
         "comparison": comparison,
         "contamination": read_json(arguments.contamination),
         "data": read_json(arguments.data_report),
+        "ecg_bench": read_json(arguments.ecg_bench),
+        "judge": next(map(read_json, arguments.judge), None),
         "models": models,
         "pairs": pairs_of(models),
         "baseline_pairs": [(model, other) for model in models for other in comparison["order"] if other not in models],

@@ -21,6 +21,7 @@ from ecg_grpo.errors import InputError
 from ecg_grpo.files import model_directory
 from ecg_grpo.settings.sft import SFTSettings
 from ecg_grpo.stage import Stage, StageParser
+from ecg_grpo.supervised import supervised_example
 from ecg_grpo.tables import read_rows
 
 parser = StageParser("train_sft", __doc__)
@@ -67,8 +68,7 @@ def train_sft(arguments: argparse.Namespace, stage: Stage) -> None:
     scratch = scratch_directory(arguments.scratch, __file__, arguments.settings, str(dtype), inputs)
     splits = {
         name: [
-            {"prompt": row["prompt"], "completion": [{"role": "assistant", "content": row["answer"]}]}
-            for row in read_rows(getattr(arguments, name), "prompt", "answer")
+            supervised_example(row["prompt"], row["answer"]) for row in read_rows(getattr(arguments, name), "prompt", "answer")
         ]
         for name in ("train", "validation")
     }

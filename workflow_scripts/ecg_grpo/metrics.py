@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from nltk.stem import PorterStemmer
-from nltk.translate.meteor_score import meteor_score
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 from sacrebleu.metrics import BLEU
 
+from ecg_grpo.meteor import meteor_exact_and_stem
 from ecg_grpo.polarity import polarity_agreement
 from ecg_grpo.quantities import number_agreement
 from ecg_grpo.rewards import chrf, concept_f1
@@ -33,27 +32,10 @@ class _RememberingTokenizer(DefaultTokenizer):
         return super().tokenize(text)
 
 
-class _RememberingStemmer(PorterStemmer):
-    """nltk's own stemmer, which remembers words: METEOR stems every word of every answer anew."""
-
-    @lru_cache(maxsize=100_000)  # noqa: B019 one object for as long as the program runs
-    def stem(self, word: str, to_lowercase: bool = True) -> str:
-        return super().stem(word, to_lowercase)
-
-
-class _NoSynonyms:
-    """Stands for WordNet, which no package carries: METEOR then matches words and stems alone."""
-
-    @staticmethod
-    def synsets(_word: str) -> list:
-        return []
-
-
 _BLEU_1 = BLEU(max_ngram_order=1, effective_order=True)
 _BLEU_4 = BLEU(max_ngram_order=4, effective_order=True)
 _TOKENIZER = _RememberingTokenizer(use_stemmer=True)
 _ROUGE = {kind: RougeScorer([kind], tokenizer=_TOKENIZER) for kind in ("rouge1", "rouge2", "rougeL")}
-_STEMMER = _RememberingStemmer()
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _WORD = re.compile(r"\w+")
 
@@ -85,9 +67,7 @@ def rouge_l(prediction: str, reference: str, question: str) -> float:
 
 def meteor(prediction: str, reference: str, question: str) -> float:
     """METEOR with exact and stem matches (Banerjee & Lavie 2005; nltk). Without synonyms it is below the full one."""
-    words = (_WORD.findall(text.lower()) for text in (reference, prediction))
-    expected, given = words
-    return float(meteor_score([expected], given, stemmer=_STEMMER, wordnet=_NoSynonyms())) if given else 0.0
+    return meteor_exact_and_stem(_WORD.findall(prediction.lower()), _WORD.findall(reference.lower()))
 
 
 def token_f1(prediction: str, reference: str, question: str) -> float:

