@@ -30,6 +30,7 @@ include: "rules/evaluation.smk"
 include: "rules/lm_eval.smk"
 include: "rules/endpoints.smk"
 include: "rules/judge.smk"
+include: "rules/samples.smk"
 include: "rules/further_scores.smk"
 include: "rules/report.smk"
 

@@ -16,6 +16,7 @@ rule make_report:
         answers=expand(f"{RESULTS}/evaluation/{{model}}/answers.parquet", model=MODELS),
         scores=score_tables(MODELS),
         ecg_bench=f"{RESULTS}/evaluation/ecg_bench.json",
+        samples=[f"{RESULTS}/evaluation/samples.json"] if SETTINGS.evaluation.sampling else [],
         judge=[f"{RESULTS}/evaluation/judge.json"] if SETTINGS.evaluation.judge else [],
         sft_log=f"{RESULTS}/sft/training_log.jsonl",
         grpo_log=f"{RESULTS}/grpo/training_log.jsonl",
@@ -38,6 +39,8 @@ rule make_report:
                 "score_as_ecg_bench",
                 *(["score_meaning"] if FURTHER_TABLES["meaning"] else []),
                 *[f"score_references.{model}" for model in FURTHER_TABLES["reference_loss"]],
+                *([f"sample_answers.{model}" for model in SAMPLED] if SETTINGS.evaluation.sampling else []),
+                *(["compare_samples"] if SETTINGS.evaluation.sampling else []),
                 *(["judge_answers"] if FURTHER_TABLES["judge"] else []),
                 *(["read_ratings"] if FURTHER_TABLES["ratings"] else []),
                 "check_contamination",
@@ -81,6 +84,7 @@ rule make_report:
         " --data-report {input.data_report:q}"
         " --ecg-bench {input.ecg_bench:q}"
         " --judge {input.judge:q}"
+        " --samples {input.samples:q}"
         " --answers {input.answers:q}"
         " --scores {input.scores:q}"
         " --sft-log {input.sft_log:q}"

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from snakemake.utils import update_config
 
 from ecg_grpo.errors import InputError
+from ecg_grpo.further_scores import FURTHER_SCORES
 from ecg_grpo.metrics import METRICS
 from ecg_grpo.rewards import REWARDS
 from ecg_grpo.settings.evaluation import ScoreName
@@ -194,7 +195,7 @@ def test_metrics_that_choose_a_checkpoint_are_no_rewards() -> None:
 
 
 def test_what_can_be_required_is_what_is_measured() -> None:
-    assert get_args(ScoreName) == (*METRICS, "truncated", "empty", "malformed")
+    assert get_args(ScoreName) == (*METRICS, "truncated", "empty", "malformed", "copied", *FURTHER_SCORES)
 
 
 def test_the_readmes_example_is_valid_and_drops_the_demo_models_tokens() -> None:

@@ -13,7 +13,7 @@ from ecg_grpo.errors import InputError
 from ecg_grpo.files import write_json
 from ecg_grpo.further_scores import FURTHER_SCORES, present, read_scores
 from ecg_grpo.metrics import METRICS
-from ecg_grpo.settings.evaluation import ComparisonSettings
+from ecg_grpo.settings.scoring import ComparisonSettings
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import read_rows
 

@@ -12,7 +12,7 @@ from ecg_grpo.errors import InputError
 from ecg_grpo.files import sha256_of
 from ecg_grpo.progress import StageProgress
 from ecg_grpo.sentence_model import sentence_model_directory, sentence_model_files
-from ecg_grpo.settings.evaluation import MeaningSettings
+from ecg_grpo.settings.scoring import MeaningSettings
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import MEANING, read_rows, write_table
 

