@@ -374,7 +374,7 @@ def test_other_questions_or_another_model_start_anew(server: ChatServer, questio
 def test_a_served_model_is_compared_with_the_runs_own(finished_copy: Project, server: ChatServer) -> None:
     server.key = KEY
     finished_copy.configure(evaluation={"models": {"served": server.settings(api_key_env="CARDIO_KEY")}})
-    after = {"score_answers", "check_contamination", "compare_models", "make_report"}
+    after = {"score_answers", "score_as_ecg_bench", "check_contamination", "compare_models", "make_report"}
     assert finished_copy.jobs() == {"ask_endpoint"} | after
     finished_copy.snakemake("results/demo/evaluation/served/answers.parquet")
     asked = pq.read_table(finished_copy.results() / "data/test.parquet").to_pylist()
@@ -397,7 +397,7 @@ def test_a_served_model_is_compared_with_the_runs_own(finished_copy: Project, se
     finished_copy.configure(evaluation={"models": {"served": {"retries": 6}}})
     assert finished_copy.jobs() == {"ask_endpoint"} | after
     finished_copy.configure(evaluation={"models": {"served": {"retries": 5}}, "generation": {"batch_size": 7}})
-    assert finished_copy.jobs() == {"generate_answers"} | after
+    assert finished_copy.jobs() == {"generate_answers", "write_lm_eval_task"} | after
     finished_copy.configure(evaluation={"models": {"served": {"base_url": "http://user:secret@127.0.0.1/v1"}}})
     refused = finished_copy.snakemake("-n", check=False)
     assert "evaluation.models.served.endpoint: base_url must hold no password" in refused.stdout + refused.stderr

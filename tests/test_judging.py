@@ -485,10 +485,21 @@ def test_a_judge_in_the_workflow(finished_copy: Project, server: ChatServer) -> 
     assert "judge_answers" not in finished_copy.jobs()
     section = {"endpoint": server.settings(), "max_records": 5}
     finished_copy.configure(evaluation={"judge": section})
-    assert finished_copy.jobs() == finished_copy.jobs("evaluation") - {"evaluation"} == {"judge_answers"}
-    finished_copy.snakemake("results/demo/evaluation/judge.json")
+    after = {"compare_models", "make_report"}
+    assert finished_copy.jobs() == {"judge_answers"} | after
+    finished_copy.snakemake()
     assert finished_copy.jobs() == set()
     results = finished_copy.results() / "evaluation"
+    page = (finished_copy.results() / "report/index.html").read_text()
+    for text in (
+        "What a language model thinks",
+        "GRPO against SFT",
+        "Judge: accuracy",
+        "Opinions of a language model, not of experts",
+    ):
+        assert text in page
+    comparison = json.loads((results / "comparison.json").read_text())
+    assert comparison["systems"]["grpo"]["judge_clarity"]["records"] == 5
     summary = json.loads((results / "judge.json").read_text())
     assert list(summary["systems"]) == sorted(("echo", "constant", "nearest", "base", "sft", "grpo"))
     assert [(entry["system"], entry["other"]) for entry in summary["pairs"]] == [
@@ -504,10 +515,10 @@ def test_a_judge_in_the_workflow(finished_copy: Project, server: ChatServer) -> 
     # Only what changed is judged again, and a judge's settings are nobody else's.
     server.requests.clear()
     finished_copy.configure(evaluation={"judge": {"pairs": [["grpo", "nearest"]]}})
-    assert finished_copy.jobs() == {"judge_answers"}
+    assert finished_copy.jobs() == {"judge_answers"} | after
     finished_copy.snakemake("results/demo/evaluation/judge.json")
     assert len(server.requests) == 10
     finished_copy.edit("resources/prompts/judge_pair.txt", "You are an experienced cardiologist.", "You are a cardiologist.")
-    assert finished_copy.jobs() == {"judge_answers"}
+    assert finished_copy.jobs() == {"judge_answers"} | after
     finished_copy.configure(evaluation={"judge": None})
-    assert finished_copy.jobs() == set()
+    assert finished_copy.jobs() == after, "the page and the comparison without a judge"

@@ -16,7 +16,8 @@ from ecg_grpo.files import sha256_of
 pytestmark = pytest.mark.pipeline
 
 AFTER_GRPO = {
-    *("merge_grpo_checkpoint", "generate_answers", "score_answers", "check_contamination", "compare_models", "make_report")
+    *("merge_grpo_checkpoint", "generate_answers", "score_answers", "score_as_ecg_bench", "check_contamination"),
+    *("compare_models", "make_report"),
 }
 AFTER_SFT = AFTER_GRPO | {"merge_sft_adapter", "train_grpo"}
 AFTER_DATA = AFTER_SFT | {"train_sft", "generate_baselines", "make_data_report", "write_lm_eval_task"}
@@ -39,7 +40,7 @@ def test_a_finished_run_has_nothing_to_do(finished: Project) -> None:
         (
             "evaluation",
             {"generation": {"max_new_tokens": 17}},
-            {"generate_answers", "score_answers", "check_contamination", "compare_models", "make_report", "write_lm_eval_task"},
+            AFTER_GRPO - {"merge_grpo_checkpoint"} | {"write_lm_eval_task"},
         ),
         ("report", {"title": "Another title"}, {"make_report"}),
     ],

@@ -95,8 +95,8 @@ def describe(rewards: list[str], further: list[str]) -> list[dict[str, Any]]:
     ]
     for name in further:
         score = FURTHER_SCORES[name]
-        entry = {"name": name, "label": score.label, "note": score.note, "about": score.about, "is_reward": False}
-        metrics.append(entry | {"claimed": score.about == "content"})
+        entry = {"name": name, "label": score.label, "note": score.note, "about": score.about}
+        metrics.append(entry | {"is_reward": False, "claimed": False})
     shares = [
         ("truncated", "Cut off", "the answer hit the token limit"),
         ("empty", "Empty", "nothing was answered, or the reasoning never ended"),

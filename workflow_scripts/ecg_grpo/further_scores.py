@@ -20,18 +20,18 @@ class FurtherScore:
 
     Attributes:
         label: its name in tables.
-        about: `content` is quality of which a verdict may speak; `opinion` is shown beside it; `loss` is the model's own.
+        about: what it measures: likeness of meaning, an opinion, or the model's own loss. No verdict speaks of any of them.
         note: what a reader has to know of it, one sentence without a full stop.
     """
 
     label: str
-    about: Literal["content", "opinion", "loss"]
+    about: Literal["meaning", "opinion", "loss"]
     note: str
 
 
 FURTHER_SCORES: dict[str, FurtherScore] = {
-    "embedding": FurtherScore("Embedding", "content", "cosine of sentence embeddings; blind to negation and numbers"),
-    "bertscore": FurtherScore("BERTScore", "content", "F1 of matched token embeddings; high for any text of the field"),
+    "embedding": FurtherScore("Embedding", "meaning", "cosine of sentence embeddings; an echoed question scores high"),
+    "bertscore": FurtherScore("BERTScore", "meaning", "F1 of matched token embeddings; a negation hardly shows"),
     "judge_accuracy": FurtherScore("Judge: accuracy", "opinion", "what a language model thinks, from 0 to 1"),
     "judge_completeness": FurtherScore("Judge: completeness", "opinion", "likewise"),
     "judge_clarity": FurtherScore("Judge: clarity", "opinion", "likewise"),

@@ -56,6 +56,10 @@ def parse_requirement(text: str) -> Requirement:
     return Requirement(text.strip(), found["left"], found["left_metric"], found["right"], at_least, bound + 0.0)
 
 
+NOT_MEASURED = {"mean": None}
+"""The estimate of a score that no stage of this run computes."""
+
+
 def judge(requirement: Requirement, comparison: Mapping[str, Any]) -> dict[str, Any]:
     """Whether a comparison meets a requirement: the whole interval must lie on the right side of the bound.
 
@@ -64,7 +68,7 @@ def judge(requirement: Requirement, comparison: Mapping[str, Any]) -> dict[str, 
         where nothing was measured.
     """
     if requirement.other is None:
-        estimate = comparison["systems"][requirement.system][requirement.metric]
+        estimate = comparison["systems"][requirement.system].get(requirement.metric, NOT_MEASURED)
         turned = 1
     else:
         pairs = {
@@ -73,7 +77,7 @@ def judge(requirement: Requirement, comparison: Mapping[str, Any]) -> dict[str, 
             if entry["metric"] == requirement.metric
         }
         turned = 1 if (requirement.system, requirement.other) in pairs else -1
-        estimate = pairs[(requirement.system, requirement.other)[::turned]]
+        estimate = pairs.get((requirement.system, requirement.other)[::turned], NOT_MEASURED)
     judged = {"text": requirement.text, "is_difference": requirement.other is not None}
     if estimate["mean"] is None:
         return judged | {"met": False, "mean": None, "low": None, "high": None}
