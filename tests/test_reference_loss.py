@@ -53,12 +53,11 @@ def test_it_is_the_plain_model_s_one_by_one(tiny_model: Path, examples: list, lo
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
     found, sizes = losses(3)
     assert sizes == [3, 2]
-    for example, loss in zip(examples, found, strict=True):
+    for example, (_, answer), loss in zip(examples, QUESTIONS, found, strict=True):
         # As conftest's template writes them; the answer's end token and the line's end are learned, the header is not.
         prompt = "".join(f"<|start|>{turn['role']}\n{turn['content']}<|end|>\n" for turn in example["prompt"])
         prompt += "<|start|>assistant\n"
-        answer = f"{example['completion'][0]['content']}<|end|>\n"
-        before, after = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, answer))
+        before, after = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, f"{answer}<|end|>\n"))
         assert tokenizer.eos_token_id in after
         with torch.no_grad():
             logits = model(torch.tensor([before + after])).logits[0, len(before) - 1 : -1]
