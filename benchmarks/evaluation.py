@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=1000, help="questions for the engines (default: 1000)")
     parser.add_argument("--alone", type=int, default=20, help="questions that are answered one at a time (default: 20)")
     parser.add_argument("--tokens", type=int, default=50, help="tokens of every answer (default: 50)")
-    parser.add_argument("--batch", type=int, default=32, help="batch of the transformers engine (default: 32)")
+    parser.add_argument("--batch", type=int, default=64, help="batch of the transformers engine (default: 64)")
     parser.add_argument("--answers", type=int, default=10_000, help="answers of each system to score (default: 10000)")
     parser.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples (default: 2000)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="processor threads (default: all)")

@@ -309,7 +309,6 @@ def test_a_killed_run_goes_on_and_the_key_is_written_nowhere(server: ChatServer,
     assert [row["id"] for row in rows] == [row["id"] for row in QUESTIONS], "whatever the order in which they arrived"
     assert [row["prediction"] for row in rows] == [echo(row["question"]) for row in QUESTIONS]
     assert {(row["prompt_tokens"], row["completion_tokens"], row["finish_reason"]) for row in rows} == {(11, 7, "stop")}
-    assert not list((tmp_path / "a/scratch").iterdir())
     facts = json.loads((tmp_path / "a/provenance.json").read_text())["facts"]
     assert (facts["asked"], facts["answered_before"], facts["failed_attempts"]) == (60, 0, 2)
     assert (facts["generated_tokens"], facts["finish_reasons"]) == (420, {"stop": 60})
@@ -318,14 +317,14 @@ def test_a_killed_run_goes_on_and_the_key_is_written_nowhere(server: ChatServer,
     server.delay = lambda _: 0.1
     running_one = subprocess.Popen(command(tmp_path / "b", questions, settings))
     deadline = time.monotonic() + 30
-    while sum(file.read_bytes().count(b"\n") for file in (tmp_path / "b").glob("scratch/*/replies.jsonl")) < 9:
+    while sum(file.read_bytes().count(b"\n") for file in (tmp_path / "b").glob("scratch/ask_endpoint.served-*.jsonl")) < 9:
         assert running_one.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
     running_one.send_signal(signal.SIGKILL)
     running_one.wait()
     assert not (tmp_path / "b/served/answers.parquet").exists()
-    (kept,) = (tmp_path / "b").glob("scratch/*/replies.jsonl")
+    (kept,) = (tmp_path / "b").glob("scratch/ask_endpoint.served-*.jsonl")
     with kept.open("ab") as stream:
         stream.write(b'{"prompt": "59", "re')  # a line that the kill cut
     before = len(Replies(kept).found)
@@ -356,18 +355,26 @@ def test_an_error_is_one_line_and_leaves_what_was_answered(server: ChatServer, q
     assert KEY not in failed.stderr
 
 
-@pytest.mark.parametrize("changed", ["model", "length", "questions"])
-def test_other_questions_or_another_model_start_anew(server: ChatServer, questions: Path, tmp_path: Path, changed: str) -> None:
+def test_nothing_is_asked_twice_even_after_the_run(server: ChatServer, questions: Path, tmp_path: Path) -> None:
+    assert run(tmp_path, questions, server.settings()).returncode == 0
+    first = table(tmp_path)
+    server.requests.clear()
+    write_table(questions, QUESTIONS[30:] + QUESTIONS[:15], RECORDS, {})
+    assert run(tmp_path, questions, server.settings(timeout=60)).returncode == 0
+    assert not server.requests
+    assert table(tmp_path) == first[30:] + first[:15]
+
+
+@pytest.mark.parametrize("changed", ["model", "length"])
+def test_another_model_or_length_starts_anew(server: ChatServer, questions: Path, tmp_path: Path, changed: str) -> None:
     server.behaviours = ["well"] * 5 + ["status 400"]
     assert run(tmp_path, questions, server.settings(max_parallel=1)).returncode == 1
     server.requests.clear()
     more = ["--max-new-tokens", "9"] if changed == "length" else []
     if changed == "model":
         server.model = "cardio-2"
-    if changed == "questions":
-        write_table(questions, QUESTIONS[:30], RECORDS, {})
     assert run(tmp_path, questions, server.settings(), *more).returncode == 0
-    assert len(server.requests) == len(table(tmp_path)) == (30 if changed == "questions" else 60)
+    assert len(server.requests) == len(table(tmp_path)) == 60
 
 
 @pytest.mark.pipeline

@@ -443,14 +443,14 @@ def test_a_killed_judge_goes_on_and_the_order_of_arrival_does_not_matter(server:
     server.behaviours = ["status 500", "drop"]
     process = subprocess.Popen(command(other, server, parallel=5))
     deadline = time.monotonic() + 30
-    while sum(file.read_bytes().count(b"\n") for file in other.glob("scratch/*/replies.jsonl")) < 20:
+    while sum(file.read_bytes().count(b"\n") for file in other.glob("scratch/judge_answers-*.jsonl")) < 20:
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (other / "judge.json").exists()
-    (kept,) = other.glob("scratch/*/replies.jsonl")
+    (kept,) = other.glob("scratch/judge_answers-*.jsonl")
     before = kept.read_bytes().count(b"\n")
     server.requests.clear()
     judge(other, server, parallel=7)

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, Project
+
+from ecg_grpo.answer_browser import answer_digest
 
 pytestmark = pytest.mark.pipeline
 
@@ -37,6 +40,7 @@ def make_page(project: Project, page: Path, *scripts: Path, run: str = "demo", s
             *("--scripts", "resources/report/charts.js", "resources/report/browser.js", *scripts),
             *("--comparison", results / "evaluation/comparison.json", "--data-report", results / "data/data_report.json"),
             *("--contamination", results / "evaluation/contamination.json"),
+            *("--ecg-bench", results / "evaluation/ecg_bench.json"),
             *("--answers", *(results / f"evaluation/{system}/answers.parquet" for system in MODELS)),
             *("--scores", *(results / f"evaluation/{system}/scores.parquet" for system in MODELS)),
             *("--sft-log", results / "sft/training_log.jsonl", "--grpo-log", results / "grpo/training_log.jsonl"),
@@ -146,7 +150,10 @@ def test_a_reader_finds_sorts_filters_and_rates(finished: Project, browser: str,
     assert found["pressed"] == "true"
     (rating,) = csv.DictReader(found["csv"].splitlines())
     assert rating == {"id": records[0]["id"], "system": "grpo", "answer": rating["answer"], "rating": "0.5"}
-    assert len(rating["answer"]) == 8
+    assert rating["answer"] == answer_digest(answers["grpo"][0]["completion"])
+    firsts = Counter(found["firsts"])
+    assert sum(firsts.values()) == len(records)
+    assert all(firsts[model] >= len(records) // 6 for model in MODELS), "blind, each model stands first about as often"
     assert found["linked"] == [records[3]["id"]] * 2
     assert found["marks"] > 0
     assert found["completions"] > 0
@@ -158,7 +165,7 @@ def test_hostile_text_is_shown_and_never_run(finished_copy: Project, browser: st
     for model in MODELS:
         replace(
             results / f"evaluation/{model}/answers.parquet",
-            [ATTACK, LONG, "", "\u202eabc\u2066 \u200b", "<think>" * 50],
+            [ATTACK, LONG, "", "\u202eabc\u2066 \u200b \U000e0041\u3164", "<think>" * 50],
             *("completion", "prediction", "reasoning", "question", "answer", "context"),
         )
     replace(results / "grpo/completions.parquet", [ATTACK, LONG], "completion", "prediction", "question", "answer")
@@ -168,7 +175,8 @@ def test_hostile_text_is_shown_and_never_run(finished_copy: Project, browser: st
     assert found["folded"], "100 kB are folded"
     assert int(found["search"].split()[0]) > 0
     assert "onerror" not in re.sub(r"&lt;.*?&gt;", "", re.sub(r"<script.*?</script>", "", document, flags=re.S))
-    assert "U+202E" in document
+    for name in ("U+202E", "U+200B", "U+E0041", "U+3164"):
+        assert name in document
     assert "{{ 7 * 7 }}" in document
     assert "Scores on the validation split" in document
     assert "test questions" not in document
@@ -247,9 +255,9 @@ def test_ten_thousand_records_fit_into_15_megabytes() -> None:
 
 
 def test_a_digest_tells_answers_apart_and_survives_a_lone_surrogate() -> None:
-    from ecg_grpo.answer_browser import answer_digest
     from ecg_grpo.pages import packed
 
     assert answer_digest("a") != answer_digest("b")
+    assert not answer_digest("a")[0].isdigit(), "or a spreadsheet makes a number of some"
     assert answer_digest("\ud800") == answer_digest("\ud800")
     assert json.loads(gzip.decompress(base64.b64decode(packed(["\ud800"])))) == ["\ud800"]

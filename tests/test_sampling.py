@@ -105,6 +105,24 @@ def test_what_prompts_have_in_common_is_read_once(policy: nn.Module, tiny_model:
     assert read[1] == (4, width - beginning + 1)
 
 
+def test_a_model_with_windows_says_what_it_says_without_sharing(tiny_model: Path) -> None:
+    """Its windows count columns, so that moved padding would push the beginning out of sight."""
+    from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+
+    from ecg_grpo.sampling import fast_sampling
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model, padding_side="left")
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = MistralConfig(vocab_size=len(tokenizer), num_key_value_heads=1, sliding_window=24, **sizes)
+    model = MistralForCausalLM(config).eval()
+    model.get_base_model = lambda: model
+    prompts = dict(tokenizer([BEGINNING + text for text in ("Why?", PROMPTS[0] * 2)], return_tensors="pt", padding=True))
+    expected = greedy(model, prompts)
+    with fast_sampling(model):
+        assert torch.equal(greedy(model, prompts), expected)
+
+
 def test_padding_moves_behind_what_all_rows_share() -> None:
     from ecg_grpo.sampling import share_beginning
 

@@ -87,16 +87,18 @@ def compare_models(arguments: argparse.Namespace, stage: Stage) -> None:
 
 
 def describe(rewards: list[str], further: list[str]) -> list[dict[str, Any]]:
-    """Every column of the comparison: `name`, `label`, `note`, `about`, and whether a verdict may speak of it (`claimed`)."""
+    """Every column of the comparison: `name`, `label`, `note`, `about`, `is_reward`, `less_is_better`, and whether a verdict
+    may speak of it (`claimed`).
+    """
     metrics = [
         {"name": name, "label": metric.label, "note": metric.note, "about": metric.about, "is_reward": name in rewards}
-        | {"claimed": metric.is_quality and name not in rewards}
+        | {"claimed": metric.is_quality and name not in rewards, "less_is_better": False}
         for name, metric in METRICS.items()
     ]
     for name in further:
         score = FURTHER_SCORES[name]
         entry = {"name": name, "label": score.label, "note": score.note, "about": score.about}
-        metrics.append(entry | {"is_reward": False, "claimed": False})
+        metrics.append(entry | {"is_reward": False, "claimed": False, "less_is_better": score.less_is_better})
     shares = [
         ("truncated", "Cut off", "the answer hit the token limit"),
         ("empty", "Empty", "nothing was answered, or the reasoning never ended"),
@@ -105,6 +107,7 @@ def describe(rewards: list[str], further: list[str]) -> list[dict[str, Any]]:
     ]
     return metrics + [
         {"name": name, "label": label, "note": note, "about": "share", "is_reward": False, "claimed": False}
+        | {"less_is_better": True}
         for name, label, note in shares
     ]
 
@@ -137,7 +140,8 @@ def gather(tables: dict[str, list[dict[str, Any]]], near: list[dict[str, Any]], 
     }
     slices = {name: np.array([row[name] for row in first]) for name in ("task", "kind", "length")}
     slices["nearness"] = np.array([row["nearness"] for row in near])
-    return Scores(np.array([row["cluster"] for row in first]), slices, values, metrics)
+    less = {"truncated", "empty", "malformed", "copied", *(name for name in further if FURTHER_SCORES[name].less_is_better)}
+    return Scores(np.array([row["cluster"] for row in first]), slices, values, metrics, less)
 
 
 def ceiling(scores: Scores, ids: list[str], second: list[dict[str, Any]], resampling: Resampling) -> dict[str, Any] | None:

@@ -8,12 +8,10 @@ for nothing again that it knows.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from ecg_grpo.checkpoints import scratch_directory
 from ecg_grpo.endpoint import Endpoint
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import sha256_of, write_json
@@ -31,7 +29,7 @@ from ecg_grpo.judging import (
     summarize,
 )
 from ecg_grpo.prompts import Message
-from ecg_grpo.replies import Replies, ask_for_all
+from ecg_grpo.replies import ask_for_all, kept_replies, name_of
 from ecg_grpo.settings.judge import JudgeSettings
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import JUDGE_GRADES, JUDGE_PAIRS, JUDGE_REPLIES, evenly, read_rows, write_table
@@ -46,7 +44,7 @@ parser.add_output("--replies", help="everything that the judge said, to write (p
 parser.add_output("--summary", help="what it comes to, to write (JSON)")
 parser.add_argument("--compared", nargs="*", default=[], metavar="SYSTEM:OTHER", help="pairs of systems")
 parser.add_argument("--model-names", default="{}", metavar="JSON", help="what the answering models are called, by system")
-parser.add_argument("--scratch", type=Path, help="folder for replies to go on from (default: none, a killed run starts anew)")
+parser.add_argument("--scratch", type=Path, help="folder in which replies are kept (default: none, every run asks anew)")
 parser.add_settings("evaluation.judge")
 
 COLUMNS = ("id", "cluster", "prompt", "answer", "prediction")
@@ -75,8 +73,8 @@ def judge_answers(arguments: argparse.Namespace, stage: Stage) -> None:
             for a, b in ((system, other), (other, system)):
                 prompts[row["id"], a, b] = pair.messages(**texts, answer_a=answers[a], answer_b=answers[b])
 
-    names = {key: hash_of(messages) for key, messages in prompts.items()}
-    replies = Replies(None if arguments.scratch is None else replies_file(arguments.scratch, settings))
+    names = {key: name_of(messages) for key, messages in prompts.items()}
+    replies = kept_replies(arguments.scratch, "judge_answers", settings.endpoint, settings.max_new_tokens)
     with Endpoint(settings.endpoint, settings.max_new_tokens, stage.say) as endpoint:
         ask_for_all(endpoint, {names[key]: messages for key, messages in prompts.items()}, replies, stage)
     said = {key: replies.found[name] for key, name in names.items()}
@@ -163,17 +161,6 @@ def same_questions(tables: dict[str, list[dict[str, Any]]]) -> list[dict[str, An
                 "Answer one split with all systems.",
             )
     return first
-
-
-def hash_of(messages: list[Message]) -> str:
-    """A prompt's name: one prompt, one reply."""
-    return hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()
-
-
-def replies_file(root: Path, settings: JudgeSettings) -> Path:
-    """Where this judge's replies are kept. They stay when the stage has ended: other answers need not have all of them anew."""
-    asked = f"{settings.endpoint.identity()} {settings.max_new_tokens}"
-    return scratch_directory(root, __file__, asked, "", []) / "replies.jsonl"
 
 
 def grades_row(identity: str, grades: dict[str, int] | None) -> dict[str, Any]:

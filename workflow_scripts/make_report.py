@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from ecg_grpo.errors import InputError
 from ecg_grpo.files import read_json
 from ecg_grpo.further_scores import read_scores
 from ecg_grpo.settings.report import ReportSettings
@@ -70,14 +72,18 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
         **comparison_charts(comparison, scores, models),
     }
     completions = read_rows(arguments.completions)
-    shown = settings.max_answers
+    limit, most_answers, most_rollouts = settings.max_megabytes * 2**20, settings.max_answers, settings.max_rollouts
     while True:
-        browsed = browser_data(comparison, answers, scores, completions, shown, settings.max_rollouts, arguments.run)
+        browsed = browser_data(comparison, answers, scores, completions, most_answers, most_rollouts)
         write_page(arguments.page, arguments.template, arguments.style, arguments.scripts, values | browsed)
         size = arguments.page.stat().st_size
-        if size <= settings.max_megabytes * 2**20 or browsed["shown"] == 1:
+        if size <= limit:
             break
-        shown = max(1, browsed["shown"] * 3 // 4)
+        if browsed["shown"] <= 1:
+            arguments.page.unlink()
+            megabytes = math.ceil(size / 2**20)
+            raise InputError("report.max_megabytes", "not even one record fits on the page", f"Set it to {megabytes} or more.")
+        most_answers, most_rollouts = browsed["shown"] * 3 // 4, most_rollouts * 3 // 4
     stage.facts |= {"answers_shown": browsed["shown"], "bytes": size}
 
 
@@ -133,16 +139,15 @@ def browser_data(
     completions: list[dict],
     most_answers: int,
     most_rollouts: int,
-    run: str,
 ) -> dict[str, Any]:
     """The two browsers' data, as the page holds them, and how many records are `shown`."""
     from ecg_grpo.answer_browser import answer_columns, rollout_columns
     from ecg_grpo.pages import packed
 
     metrics = [
-        {"name": entry["name"], "label": entry["label"], "reward": entry["is_reward"]}
+        {"name": entry["name"], "label": entry["label"], "reward": entry["is_reward"], "less": entry["less_is_better"]}
         for entry in comparison["metrics"]
-        if entry["about"] != "share"
+        if entry["about"] not in ("share", "length")  # nobody wins by length
     ]
     models = list(answers)
     names = [entry["name"] for entry in metrics]
@@ -152,8 +157,6 @@ def browser_data(
         names,
     )
     columns |= {
-        "run": run,
-        "total": comparison["records"],
         "metrics": metrics,
         "names": {model: comparison["names"][model] for model in models},
         "pairs": pairs_of(models)[::-1],

@@ -48,6 +48,7 @@ def sample_answers(arguments: argparse.Namespace, stage: Stage) -> None:
         name, how = f"sample_answers.{arguments.answers.parent.name}", arguments.settings + arguments.sampling
         inputs = [*arguments.model, arguments.questions]
         scratch = scratch_directory(arguments.scratch, __file__, how, str(dtype), inputs, name)
+    stage.facts["sampling"] = sampling.model_dump()
     found = answer_questions(directory, records, generation, scratch, stage)
     rows = (
         answer_row(record, completion) | {"sample": sample}

@@ -23,16 +23,16 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-// Controls that reorder, hide or join text, and control characters other than line ends and tabs.
-const HIDDEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/;
+// Characters that reorder, join or hide text, and control characters other than line ends and tabs.
+const HIDDEN = /(?![\n\r\t])[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/u;
 
 function plain(text) {
   const parts = [];
   let rest = text;
   for (let found = rest.match(HIDDEN); found; found = rest.match(HIDDEN)) {
-    const code = found[0].charCodeAt(0).toString(16).toUpperCase().padStart(4, "0");
+    const code = found[0].codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
     parts.push(rest.slice(0, found.index), element("span", {class: "hidden-character", title: "invisible character"}, `U+${code}`));
-    rest = rest.slice(found.index + 1);
+    rest = rest.slice(found.index + found[0].length);
   }
   parts.push(rest);
   return parts;
@@ -108,24 +108,31 @@ async function browseAnswers() {
   const byId = id => document.getElementById(id);
   const label = Object.fromEntries(data.metrics.map(metric => [metric.name, metric.label]));
   const metrics = data.metrics.filter(metric => models.some(model => scores[model][metric.name]));
+  const less = Object.fromEntries(metrics.map(metric => [metric.name, metric.less]));
   const texts = Array.from({length: count}, (_, i) => [
     records.id[i], records.context[i], records.question[i], records.answer[i], ...models.map(model => answers[model].prediction[i]),
   ].join("\n").toLowerCase());
 
-  // Ratings are kept for this run in this browser, where it allows that.
-  const memory = `ecg-grpo ratings ${data.run}`;
+  // Ratings are kept in this browser, where it allows that. A rating belongs to one answer, so that those of another run, or of
+  // an answer that has changed, stay where they are and do not count here.
+  const memory = "ecg-grpo ratings";
   let ratings = {};
-  try { ratings = JSON.parse(localStorage.getItem(memory)) ?? {}; } catch { /* kept for this visit only */ }
   const key = (model, i) => JSON.stringify([records.id[i], model, answers[model].digest[i]]);
+  const here = new Set(models.flatMap(model => records.id.map((_, i) => key(model, i))));
+  function remember() {
+    try { ratings = JSON.parse(localStorage.getItem(memory)) ?? ratings; } catch { /* kept for this visit only */ }
+  }
+  const given = () => Object.entries(ratings).filter(([name]) => here.has(name));
   const rating = (model, i) => ratings[key(model, i)];
   function rate(model, i, value) {
+    remember(); // another window may have written
     if (rating(model, i) === value) delete ratings[key(model, i)];
     else ratings[key(model, i)] = value;
     try { localStorage.setItem(memory, JSON.stringify(ratings)); } catch { /* see above */ }
     tell();
   }
   function tell() {
-    const number = Object.keys(ratings).length;
+    const number = given().length;
     byId("rated").textContent = number ? `${number} rated` : "";
     byId("export").disabled = !number;
   }
@@ -149,8 +156,9 @@ async function browseAnswers() {
 
   let chosen = [], page = 0;
   const score = (model, i) => scores[model][byId("metric").value]?.[i] ?? null;
+  const goodness = (model, i) => score(model, i) === null ? null : less[byId("metric").value] ? -score(model, i) : score(model, i);
   function gain(i) {
-    const [one, other] = pair().map(model => score(model, i));
+    const [one, other] = pair().map(model => goodness(model, i));
     return one === null || other === null ? null : one - other;
   }
   function filter() {
@@ -169,17 +177,21 @@ async function browseAnswers() {
       if (words.length && !words.every(word => texts[i].includes(word))) continue;
       chosen.push(i);
     }
-    const by = {gain: i => -(gain(i) ?? -Infinity), loss: i => gain(i) ?? Infinity, best: i => -(score(one, i) ?? -Infinity), worst: i => score(one, i) ?? Infinity}[order];
+    const by = {gain: i => -(gain(i) ?? -Infinity), loss: i => gain(i) ?? Infinity, best: i => -(goodness(one, i) ?? -Infinity), worst: i => goodness(one, i) ?? Infinity}[order];
     if (by) chosen.sort((i, j) => (by(i) === by(j) ? i - j : by(i) - by(j)));
     page = 0;
     show();
   }
 
-  // Blind: the same order for the same record, another for the next, and not the file's.
-  function shuffled(i) {
-    const weight = model => [...(records.id[i] + model)].reduce((sum, letter) => (Math.imul(sum, 31) + letter.codePointAt(0)) >>> 0, 7) * 2654435761 >>> 0;
-    return [...models].sort((one, other) => weight(one) - weight(other));
+  // Blind: the same order for the same record, and every order as often as any other.
+  function weight(text) {
+    let hash = 2166136261;
+    for (const letter of text) hash = Math.imul(hash ^ letter.codePointAt(0), 16777619);
+    hash = Math.imul(hash ^ hash >>> 16, 0x85ebca6b);
+    hash = Math.imul(hash ^ hash >>> 13, 0xc2b2ae35);
+    return (hash ^ hash >>> 16) >>> 0;
   }
+  const shuffled = i => [...models].sort((one, other) => weight(records.id[i] + one) - weight(records.id[i] + other));
 
   function panel(model, i, heading, blind) {
     const answer = answers[model], state = answer.state[i], against = byId("against").value;
@@ -257,7 +269,8 @@ async function browseAnswers() {
   }
   function exportRatings() {
     const quoted = text => `"${String(text).replaceAll('"', '""')}"`;
-    const lines = Object.entries(ratings).map(([name, value]) => [...JSON.parse(name).map(quoted), value].join(","));
+    remember();
+    const lines = given().map(([name, value]) => [...JSON.parse(name).map(quoted), value].join(","));
     const url = URL.createObjectURL(new Blob([["id,system,answer,rating", ...lines.sort()].join("\r\n") + "\r\n"], {type: "text/csv"}));
     element("a", {href: url, download: "ratings.csv"}).click();
     setTimeout(() => URL.revokeObjectURL(url), 1000);
@@ -281,11 +294,12 @@ async function browseAnswers() {
     else if (event.key === "p" && !byId("previous").disabled) turn(-1);
     else if (step) {
       const cards = [...byId("records").children];
-      const here = cards.indexOf(document.activeElement.closest(".record"));
-      const next = cards[here < 0 ? (step > 0 ? 0 : cards.length - 1) : here + step];
+      const place = cards.indexOf(document.activeElement.closest(".record"));
+      const next = cards[place < 0 ? (step > 0 ? 0 : cards.length - 1) : place + step];
       if (next) { next.focus({preventScroll: true}); next.scrollIntoView(); }
     }
   });
+  remember();
   tell();
   reset();
   follow();
@@ -307,7 +321,8 @@ async function browseRollouts() {
   function show() {
     const step = steps[Number(slider.value)];
     name.textContent = `step ${step}`;
-    const groups = Map.groupBy ? Map.groupBy(data.rows.filter(row => row.step === step), row => row.id) : new Map([[null, data.rows.filter(row => row.step === step)]]);
+    const groups = new Map();
+    for (const row of data.rows.filter(row => row.step === step)) groups.set(row.id, [...groups.get(row.id) ?? [], row]);
     place.replaceChildren(...[...groups.values()].map(rows => element("article", {class: "record"},
       element("div", {class: "head"}, ...plain(rows[0].id)),
       element("div", {class: "question written", dir: "auto"}, ...plain(rows[0].question)),
@@ -323,5 +338,9 @@ async function browseRollouts() {
   show();
 }
 
-browseAnswers();
-browseRollouts();
+for (const [browse, place] of [[browseAnswers, "records"], [browseRollouts, "completions"]]) {
+  browse().catch(error => {
+    console.error(error);
+    document.getElementById(place).textContent = "This browser cannot show them; a newer one can.";
+  });
+}

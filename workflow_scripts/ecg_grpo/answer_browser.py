@@ -20,7 +20,7 @@ def answer_columns(answers: Mapping[str, Sequence[Row]], scores: Mapping[str, Se
         metrics: columns of the scores to keep; those without any value are left out.
 
     Returns:
-        `records` (column → values), and for each model `answers` (column → values) and `scores` (metric → values, three
+        `records` (column → values), and for each model `answers` (column → values) and `scores` (metric → values, six
         decimals, None where a metric does not apply). `state` holds letters: t cut off, e empty, m malformed. `raw` is the
         model's whole text where it is not what is shown. `digest` names the answer that a rating is about.
     """
@@ -41,7 +41,7 @@ def answer_columns(answers: Mapping[str, Sequence[Row]], scores: Mapping[str, Se
         },
         "scores": {
             model: {
-                metric: [None if (value := row.get(metric)) is None else round(value, 3) for row in rows]
+                metric: [None if (value := row.get(metric)) is None else round(value, 6) for row in rows]
                 for metric in metrics
                 if any(row.get(metric) is not None for row in rows)
             }
@@ -55,8 +55,8 @@ def _states(row: Row) -> list[tuple[str, bool]]:
 
 
 def answer_digest(completion: str) -> str:
-    """Eight hexadecimal digits that tell an answer from another one to the same question."""
-    return hashlib.sha256(completion.encode(errors="surrogatepass")).hexdigest()[:8]
+    """What tells an answer from another one to the same question; a spreadsheet does not take it for a number."""
+    return "h" + hashlib.sha256(completion.encode(errors="surrogatepass")).hexdigest()[:8]
 
 
 def rollout_columns(rows: Sequence[Row], rewards: Sequence[str], most: int) -> dict:

@@ -163,8 +163,10 @@ def score_by_length_chart(
         figure.add_trace(
             go.Scatter(x=x, y=y, mode="markers", marker=marker, legendgroup=model, showlegend=False, hovertemplate=hover)
         )
-        fifths = [part for part in np.array_split(np.array(sorted(points), dtype=float).reshape(-1, 2), 5) if len(part)]
-        means = [part.mean(axis=0) for part in fifths]
+        table = np.array(points, dtype=float).reshape(-1, 2)
+        # Answers of one length stay in one fifth: where they are parted, scores would decide on which side each goes.
+        fifth = np.searchsorted(np.quantile(table[:, 0], [0.2, 0.4, 0.6, 0.8]), table[:, 0]) if len(table) else np.array([])
+        means = [table[fifth == number].mean(axis=0) for number in np.unique(fifth)]
         figure.add_trace(
             go.Scatter(
                 x=[round(float(mean[0]), 2) for mean in means],

@@ -6,8 +6,8 @@ Records of one near-duplicate group are not independent, so every interval and e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -168,12 +168,14 @@ class Scores:
         slices: names of parts, e.g. `task`, and for each record which one it belongs to.
         values: for each system one row a record and one column a metric; NaN where a metric does not apply.
         metrics: names of the columns.
+        less_is_better: those of them where the lower value wins.
     """
 
     clusters: np.ndarray
     slices: Mapping[str, np.ndarray]
     values: Mapping[str, np.ndarray]
     metrics: tuple[str, ...]
+    less_is_better: Collection[str] = ()
 
 
 def compare(
@@ -217,9 +219,8 @@ def compare(
 
 
 def _part(scores: Scores, chosen: np.ndarray) -> Scores:
-    return Scores(
-        scores.clusters[chosen], {}, {system: values[chosen] for system, values in scores.values.items()}, scores.metrics
-    )
+    values = {system: values[chosen] for system, values in scores.values.items()}
+    return replace(scores, clusters=scores.clusters[chosen], slices={}, values=values)
 
 
 def _means(scores: Scores, resampling: Resampling) -> dict[str, dict[str, dict[str, float]]]:
@@ -243,7 +244,7 @@ def _differences(
     for place, (one, other) in enumerate(pairs):
         for number, metric in enumerate(scores.metrics):
             column = place * len(scores.metrics) + number
-            differences = columns[:, column]
+            differences = -columns[:, column] if metric in scores.less_is_better else columns[:, column]
             entry = {"system": one, "other": other, "metric": metric, **asdict(estimates[column])}
             if p_values is not None:
                 entry |= {"p": float(p_values[column]), "p_holm": None}

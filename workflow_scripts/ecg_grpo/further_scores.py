@@ -28,6 +28,11 @@ class FurtherScore:
     about: Literal["meaning", "opinion", "loss"]
     note: str
 
+    @property
+    def less_is_better(self) -> bool:
+        """Whether the lower of two values wins."""
+        return self.about == "loss"
+
 
 FURTHER_SCORES: dict[str, FurtherScore] = {
     "embedding": FurtherScore("Embedding", "meaning", "cosine of sentence embeddings; an echoed question scores high"),

@@ -205,7 +205,8 @@ def _vllm_engine(
         seed=sampling.seed,
         enforce_eager=on_cpu,  # a processor would wait for a compiler
         # A prompt that is read in parts winds its random numbers back, which a processor's generator cannot do.
-        enable_chunked_prefill=not on_cpu,
+        enable_chunked_prefill=not (on_cpu and sampling.temperature > 0),
+        enable_prefix_caching=True,  # the system prompt is read once
     )
 
     def answer(_: int, batch: list[int]) -> list[list[list[int]]]:

@@ -84,9 +84,9 @@ class SentenceModel:
         outputs = self._model.encode(list(texts), batch_size=batch_size, output_value=None, show_progress_bar=False)
         found = []
         for output in outputs:
-            length = int(output["attention_mask"].sum())
-            is_word = ~torch.isin(output["input_ids"][:length].cpu(), self._own)
-            found.append(Embedded(output["sentence_embedding"], output["token_embeddings"][:length], is_word))
+            read = output["attention_mask"].bool()  # some tokenizers pad on the left
+            is_word = ~torch.isin(output["input_ids"][read].cpu(), self._own)
+            found.append(Embedded(output["sentence_embedding"], output["token_embeddings"][read], is_word))
         return found
 
 

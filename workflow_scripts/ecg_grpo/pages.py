@@ -35,7 +35,10 @@ def write_page(page: Path, template: Path, style: Path, scripts: Sequence[Path],
     plotly, own = get_plotlyjs(), [script.read_text(encoding="utf-8") for script in scripts]
     hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in (plotly, *own))
     text = environment.get_template(template.name).render(
-        policy=Markup(f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src {hashes}"),
+        policy=Markup(
+            "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline'; img-src data: blob:; "
+            f"script-src {hashes}"
+        ),
         style=Markup(style.read_text(encoding="utf-8")),
         plotly=Markup(plotly),
         scripts=[Markup(script) for script in own],

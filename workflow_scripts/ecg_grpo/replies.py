@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +12,31 @@ from ecg_grpo.endpoint import Endpoint, Reply
 from ecg_grpo.journal import Journal
 from ecg_grpo.progress import StageProgress
 from ecg_grpo.prompts import Message
+from ecg_grpo.settings.endpoint import EndpointSettings
 from ecg_grpo.stage import Stage
 
 _SECONDS_BETWEEN_STEPS = 1.0
+
+
+def kept_replies(root: Path | None, stage: str, settings: EndpointSettings, max_new_tokens: int) -> Replies:
+    """What a model has said to a stage before. The file stays: whoever asks the same of the same model gets it without asking.
+
+    Args:
+        root: folder for unfinished work of one run; None keeps nothing.
+        stage: who asks.
+        settings: whom.
+        max_new_tokens: longest reply.
+    """
+    if root is None:
+        return Replies(None)
+    asked = hashlib.sha256(f"{settings.identity()} {max_new_tokens}".encode()).hexdigest()[:16]
+    root.mkdir(parents=True, exist_ok=True)
+    return Replies(root / f"{stage}-{asked}.jsonl")
+
+
+def name_of(prompt: list[Message]) -> str:
+    """A prompt's name: one prompt, one reply."""
+    return hashlib.sha256(json.dumps(prompt, sort_keys=True).encode()).hexdigest()
 
 
 class Replies:

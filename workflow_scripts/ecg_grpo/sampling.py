@@ -33,7 +33,7 @@ def fast_sampling(model: nn.Module) -> Iterator[None]:
     def generate(input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: Any) -> torch.Tensor:
         with merged_adapters(model), inverse_transform_sampling():
             config = options["generation_config"]
-            ids, mask = share_beginning(input_ids, attention_mask)
+            ids, mask = (input_ids, attention_mask) if _has_windows(model) else share_beginning(input_ids, attention_mask)
             cache = read_prompts(original, ids, mask, config.max_new_tokens, config.pad_token_id)
             output = original(input_ids=ids, attention_mask=mask, past_key_values=cache, **options)
             return torch.cat([input_ids, output[:, input_ids.shape[1] :]], dim=1)
@@ -135,6 +135,15 @@ def share_beginning(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tu
     ids = torch.where(begins, on_the_left, input_ids)
     mask = (begins | (places >= width - lengths + shared)).to(attention_mask.dtype)
     return ids, mask
+
+
+def _has_windows(model: nn.Module) -> bool:
+    """Whether some layer sees only so many columns back: padding behind the beginning would push that out of sight."""
+    config = model.config.get_text_config()
+    layers = getattr(config, "layer_types", None)
+    if layers is None:
+        return getattr(config, "sliding_window", None) is not None
+    return any(layer != "full_attention" for layer in layers)
 
 
 def _shared_columns(tokens: torch.Tensor, mask: torch.Tensor | None = None) -> int:

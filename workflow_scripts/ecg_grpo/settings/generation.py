@@ -14,7 +14,7 @@ class GenerationSettings(Section):
 
     engine: Literal["transformers", "vllm"] = Field("transformers", description="What computes the answers.")
     max_new_tokens: int = Field(256, ge=1, description="Longest answer in tokens; longer ones count as truncated.")
-    batch_size: int = Field(32, ge=1, description="Prompts answered at once by transformers.")
+    batch_size: int = Field(64, ge=1, description="Prompts answered at once by transformers.")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="Share of the GPU's memory that vLLM takes.")
     precision: Precision = Field("auto", description="Number format of the weights while answering.")
 
