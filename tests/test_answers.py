@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Project
 
+from ecg_grpo.answering import FinishedBatches
 from ecg_grpo.generation import Completion
-from generate_answers import FinishedBatches
 
 pytestmark = pytest.mark.pipeline
 
@@ -104,7 +104,8 @@ def test_another_model_is_compared_with_the_runs_own(finished_copy: Project, tin
         evaluation={"models": {"another": str(tiny_model)}, "require": ["another.words >= grpo.words - 1000"]}
     )
     assert finished_copy.jobs() == {
-        *("generate_answers", "score_answers", "check_contamination", "compare_models", "make_report", "check_requirements")
+        *("generate_answers", "score_answers", "score_as_ecg_bench", "check_contamination", "compare_models", "make_report"),
+        "check_requirements",
     }
     finished_copy.snakemake()
     results = finished_copy.results()

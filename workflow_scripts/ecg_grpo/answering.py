@@ -29,7 +29,7 @@ def answer_questions(
     Raises:
         InputError: a finished batch cannot be kept.
     """
-    answers = _FinishedBatches(scratch and scratch / "answers.jsonl")
+    answers = FinishedBatches(scratch and scratch / "answers.jsonl")
     if answers.batches:
         stage.say(f"{stage.name}: {len(answers.found)} of {len(records)} questions were answered before; going on")
         stage.facts["answered_before"] = len(answers.found)
@@ -49,7 +49,7 @@ def forget(scratch: Path | None) -> None:
         shutil.rmtree(scratch)
 
 
-class _FinishedBatches:
+class FinishedBatches:
     """Completions, kept in a file batch by batch."""
 
     def __init__(self, file: Path | None) -> None:

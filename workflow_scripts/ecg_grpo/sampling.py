@@ -32,8 +32,10 @@ def fast_sampling(model: nn.Module) -> Iterator[None]:
 
     def generate(input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: Any) -> torch.Tensor:
         with merged_adapters(model), inverse_transform_sampling():
+            if _has_windows(model):
+                return original(input_ids=input_ids, attention_mask=attention_mask, **options)
             config = options["generation_config"]
-            ids, mask = (input_ids, attention_mask) if _has_windows(model) else share_beginning(input_ids, attention_mask)
+            ids, mask = share_beginning(input_ids, attention_mask)
             cache = read_prompts(original, ids, mask, config.max_new_tokens, config.pad_token_id)
             output = original(input_ids=ids, attention_mask=mask, past_key_values=cache, **options)
             return torch.cat([input_ids, output[:, input_ids.shape[1] :]], dim=1)
@@ -138,7 +140,8 @@ def share_beginning(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tu
 
 
 def _has_windows(model: nn.Module) -> bool:
-    """Whether some layer sees only so many columns back: padding behind the beginning would push that out of sight."""
+    """Whether some layer sees only so many columns back: moved padding would push the beginning out of its sight, and its keys
+    and values cannot be cut back by a token."""
     config = model.config.get_text_config()
     layers = getattr(config, "layer_types", None)
     if layers is None:
