@@ -78,7 +78,10 @@ def test_killed_at_ten_random_moments(finished_copy: Project, stage: str) -> Non
         finished_copy.snakemake(f"results/demo/{stage}/checkpoint/manifest.json")
         facts = json.loads((finished_copy.results() / f"provenance/train_{stage}.json").read_text())["facts"]
         resumed_from.append(facts.get("resumed_from_step", 0))
-        assert outcome(finished_copy, stage) == expected, f"kill {kill} after line {wanted} and {pause:.2f} s"
+        found = outcome(finished_copy, stage)
+        differing = [(one, other) for one, other in zip(found, expected, strict=True) if one != other]
+        how = f"kill {kill} after line {wanted} and {pause:.2f} s, resumed from {resumed_from[-1]} of {steps}"
+        assert not differing, f"{how}: {len(differing)} entries differ, first {differing[0]}, last {differing[-1]}"
     print(f"{stage}: {KILLS} of {KILLS} equal; resumed from steps {resumed_from}")
     assert len(set(resumed_from)) > 2, "the kills did not spread over the training"
 
