@@ -15,13 +15,16 @@ import torch
 from ecg_grpo.errors import InputError
 
 
-def import_vllm() -> ModuleType:
+def import_vllm(key_value_gib: int = 1) -> ModuleType:
     """The vLLM package, set up for this machine; its engine runs in this process and sends no usage statistics.
+
+    Args:
+        key_value_gib: memory for keys and values on a processor, in GiB. With more, more prompts are answered at once.
 
     Raises:
         InputError: it is not installed.
     """
-    prepare_vllm_on_cpu()
+    prepare_vllm_on_cpu(key_value_gib)
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
     # In this process the scheduler sees every prompt at once. Beside it, what arrives first depends on timing, and with it
     # which prompts share a batch and how their sums are rounded.
@@ -39,14 +42,14 @@ def import_vllm() -> ModuleType:
         ) from None
 
 
-def prepare_vllm_on_cpu() -> None:
+def prepare_vllm_on_cpu(key_value_gib: int) -> None:
     """Sets the environment variables that vLLM needs on a processor; call it before vLLM is imported.
 
     What the caller's environment has already set is left alone. With a GPU this does nothing.
     """
     if torch.cuda.is_available():
         return
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB; the default is most of the machine's memory
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(key_value_gib))  # the default is most of the machine's memory
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # else it takes cores that others were given
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))
 
