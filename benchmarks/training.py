@@ -51,7 +51,6 @@ TRACE = "ECG_GRPO_TRACE"
 """Environment variable: the file that a watched process writes its events to."""
 
 WATCHED = {"train_sft.py", "train_grpo.py", "sft.py", "grpo.py"}
-REWARDS = {"concept_f1": 1.0, "chrf": 0.5, "length_agreement": 0.5}
 LORA = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
 BATCH = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4, "seed": 42}
 SFT = BATCH | {"learning_rate": 1e-3, "lr_scheduler_type": "cosine", "warmup_steps": 0.05}
@@ -137,7 +136,6 @@ def own_grpo(job: Job, folder: Path) -> list[Any]:
     """The command line of the workflow's GRPO program."""
     settings = GRPO | {
         "lora": LORA,
-        "rewards": REWARDS,
         "save_steps": LAST_ONLY,
         "precision": job.dtype,
         "max_steps": job.steps,
@@ -157,9 +155,12 @@ def trl_sft(job: Job, folder: Path) -> list[Any]:
 
 def trl_grpo(job: Job, folder: Path) -> list[Any]:
     """The command line of TRL's GRPO; what is not named is at its default."""
+    sys.path.insert(0, str(PROGRAMS))
+    from training_rewards import FUNCTIONS
+
     command = _trl("grpo", job, folder, GRPO | {"max_steps": job.steps})
-    rewards = ("--reward_funcs", *(f"training_rewards.{name}" for name in REWARDS))
-    return [*command, *rewards, "--reward_weights", *REWARDS.values()]
+    rewards = ("--reward_funcs", *(f"training_rewards.{name}" for name in FUNCTIONS))
+    return [*command, *rewards, "--reward_weights", *(weight for _, weight in FUNCTIONS.values())]
 
 
 def tuned(command: Callable[[Job, Path], list[Any]]) -> Callable[[Job, Path], list[Any]]:

@@ -5,8 +5,6 @@ Outputs: grpo/prompts.parquet, grpo/difficulty.parquet
 Steps:   sample several completions of every prompt; score them with GRPO's rewards; keep what lies between
 """
 
-import json
-
 GRPO_PROMPTS = (
     f"{RESULTS}/grpo/prompts.parquet" if SETTINGS.difficulty_filter.enabled else f"{RESULTS}/data/train.parquet"
 )
@@ -36,7 +34,7 @@ rule filter_prompts:
         grpo_prompts_per_step=SETTINGS.grpo.prompts_per_step,
     params:
         settings=SETTINGS.difficulty_filter.as_json(),
-        rewards=json.dumps(SETTINGS.grpo.rewards, sort_keys=True),
+        reward=SETTINGS.reward.as_json(),
         code=code_fingerprint("workflow_scripts/filter_prompts.py"),
     message:
         "Leaving out the prompts that GRPO cannot learn from"
@@ -46,7 +44,7 @@ rule filter_prompts:
         " --sft-model {input.sft_model:q}"
         " --prompts {output.prompts:q}"
         " --difficulty {output.difficulty:q}"
-        " --rewards {params.rewards:q}"
+        " --reward {params.reward:q}"
         " --prompts-per-step {resources.grpo_prompts_per_step}"
         " --settings {params.settings:q}"
         " --threads {threads}"

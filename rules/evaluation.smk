@@ -182,7 +182,7 @@ rule compare_models:
         runtime=60,
     params:
         settings=SETTINGS.evaluation.comparison.as_json(),
-        rewards=" ".join(SETTINGS.grpo.trained_rewards()),
+        rewards=" ".join(SETTINGS.reward.trained_on()),
         code=code_fingerprint("workflow_scripts/compare_models.py"),
     message:
         "Comparing base, SFT, GRPO and the baselines"

@@ -1,6 +1,7 @@
 """Reinforcement learning from the merged SFT model.
 
-Inputs:  data/train.parquet or the prompts that the difficulty filter kept, data/validation.parquet, the SFT model
+Inputs:  data/train.parquet or the prompts that the difficulty filter kept, data/validation.parquet, the SFT model,
+         reward_audit/passed.json: the reward withstood its audit
 Outputs: grpo/checkpoint/manifest.json, grpo/training_log.jsonl, grpo/completions.parquet
 Steps:   sample groups of completions, reward them, update; resume from scratch/ after a death
 """
@@ -12,6 +13,7 @@ rule train_grpo:
         validation=f"{RESULTS}/data/validation.parquet",
         sft_model=f"{RESULTS}/sft_model/manifest.json",
         launch_files=SETTINGS.grpo.launch.files(),
+        sound_reward=f"{RESULTS}/reward_audit/passed.json",
     output:
         checkpoint=f"{RESULTS}/grpo/checkpoint/manifest.json",
         training_log=report(
@@ -38,6 +40,7 @@ rule train_grpo:
         launch=SETTINGS.grpo.launch.command(),
         launcher_log=SETTINGS.grpo.launch.launcher_log(f"{LOGS}/train_grpo.launcher.log"),
         settings=SETTINGS.grpo.as_json(),
+        reward=SETTINGS.reward.as_json(),
         code=code_fingerprint("workflow_scripts/train_grpo.py"),
         metrics_code=code_fingerprint("workflow_scripts/ecg_grpo/metrics.py") if SETTINGS.grpo.validation else "",
         scratch=SCRATCH,
@@ -56,6 +59,7 @@ rule train_grpo:
         " --scratch {params.scratch:q}"
         " --tensorboard {params.tensorboard:q}"
         " --settings {params.settings:q}"
+        " --reward {params.reward:q}"
         " --threads {threads}"
         " --log {log:q}"
         " --provenance {output.provenance:q}"

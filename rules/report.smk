@@ -18,6 +18,7 @@ rule make_report:
         ecg_bench=f"{RESULTS}/evaluation/ecg_bench.json",
         samples=[f"{RESULTS}/evaluation/samples.json"] if SETTINGS.evaluation.sampling else [],
         judge=[f"{RESULTS}/evaluation/judge.json"] if SETTINGS.evaluation.judge else [],
+        audit=f"{RESULTS}/reward_audit/audit.json",
         sft_log=f"{RESULTS}/sft/training_log.jsonl",
         grpo_log=f"{RESULTS}/grpo/training_log.jsonl",
         completions=f"{RESULTS}/grpo/completions.parquet",
@@ -30,6 +31,7 @@ rule make_report:
                 "make_data_report",
                 "train_sft",
                 "merge_sft_adapter",
+                *["sample_for_audit", "audit_reward", "require_sound_reward"],
                 *(["filter_prompts"] if SETTINGS.difficulty_filter.enabled else []),
                 "train_grpo",
                 "merge_grpo_checkpoint",
@@ -87,6 +89,7 @@ rule make_report:
         " --samples {input.samples:q}"
         " --answers {input.answers:q}"
         " --scores {input.scores:q}"
+        " --audit {input.audit:q}"
         " --sft-log {input.sft_log:q}"
         " --grpo-log {input.grpo_log:q}"
         " --completions {input.completions:q}"

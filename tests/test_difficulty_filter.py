@@ -24,23 +24,14 @@ from ecg_grpo.difficulty import (
     Difficulty,
     count_reasons,
     difficulty_of,
-    parse_weights,
     require_enough_prompts,
-    total_reward,
 )
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import new_model_directory
-from ecg_grpo.rewards import REWARDS
 from ecg_grpo.settings.difficulty_filter import DifficultyFilterSettings
 from ecg_grpo.tables import RECORDS, VERL_RECORDS, read_rows, write_table
 
-WEIGHTS = {"concept_f1": 1.0, "chrf": 0.5, "length_agreement": 0.5}
-TEXTS = st.tuples(*[st.text(alphabet="ab cST12.<", max_size=20)] * 3)
-
 unit = st.floats(0, 1)
-weights = st.dictionaries(st.sampled_from(sorted(WEIGHTS)), st.floats(-2, 2), min_size=1).filter(
-    lambda chosen: sum(map(abs, chosen.values())) > 1e-3
-)
 
 
 @st.composite
@@ -81,45 +72,6 @@ def test_counts_add_up(groups: list[list[float]], settings: DifficultyFilterSett
     counts = count_reasons(judged)
     assert sum(counts.values()) == len(groups)
     assert {reason: count for reason, count in counts.items() if count} == Counter(entry.reason for entry in judged)
-
-
-@given(weights, TEXTS)
-def test_the_total_reward_lies_between_0_and_1(chosen: dict[str, float], texts: tuple[str, str, str]) -> None:
-    assert 0 <= total_reward(chosen)(*texts) <= 1
-
-
-@given(TEXTS)
-def test_without_negative_weights_it_is_the_weighted_mean(texts: tuple[str, str, str]) -> None:
-    mean = sum(weight * REWARDS[name](*texts) for name, weight in WEIGHTS.items()) / sum(WEIGHTS.values())
-    assert total_reward(WEIGHTS)(*texts) == pytest.approx(mean)
-
-
-def test_a_negative_weight_turns_a_reward_around() -> None:
-    total = total_reward({"length_agreement": -1.0})
-    assert total("two words", "two words", "") == 0
-    assert total("", "two words", "") == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("{", "not valid JSON"),
-        ("[]", "not a JSON object"),
-        ('{"rouge": 1}', "no reward function 'rouge'"),
-        ('{"chrf": "much"}', "the weight of 'chrf' is no number"),
-        ('{"chrf": NaN}', "the weight of 'chrf' is no number"),
-        ('{"chrf": true}', "the weight of 'chrf' is no number"),
-        ('{"chrf": 0}', "no reward function has a weight other than 0"),
-        ("{}", "no reward function has a weight other than 0"),
-    ],
-)
-def test_weights_that_cannot_be_used_are_refused(text: str, expected: str) -> None:
-    with pytest.raises(InputError, match=expected):
-        parse_weights(text)
-
-
-def test_weights_are_read() -> None:
-    assert parse_weights(json.dumps(WEIGHTS)) == WEIGHTS
 
 
 def test_too_few_prompts_are_refused_with_the_figures() -> None:
@@ -173,7 +125,6 @@ class Workplace:
         }
         options = {
             **files,
-            "rewards": json.dumps(WEIGHTS),
             "prompts-per-step": prompts_per_step,
             "threads": 2,
             "settings": json.dumps(settings),

@@ -50,6 +50,21 @@ def test_help_texts_and_descriptions_do_not_count(program: Path) -> None:
     assert code_fingerprint(program) != before
 
 
+def test_files_that_a_module_names_as_its_resources_count(tmp_path: Path) -> None:
+    (tmp_path / "resources").mkdir()
+    (tmp_path / "scripts").mkdir()
+    program = tmp_path / "scripts" / "program.py"
+    program.write_text('f(resource("words.txt"))\n')
+    words = tmp_path / "resources" / "words.txt"
+    words.write_text("one\n")
+    before = code_fingerprint(program)
+    words.write_text("two\n")
+    after = code_fingerprint(program)
+    assert after != before
+    (tmp_path / "resources" / "other.txt").write_text("three\n")
+    assert code_fingerprint(program) == after
+
+
 def test_no_stage_imports_another_stages_settings() -> None:
     from modulefinder import ModuleFinder
 
@@ -60,8 +75,8 @@ def test_no_stage_imports_another_stages_settings() -> None:
         "make_data_report": set(),
         "train_sft": {"sft", "guards"},
         "merge_adapter": {"merge"},
-        "filter_prompts": {"difficulty_filter"},
-        "train_grpo": {"grpo", "guards"},
+        "filter_prompts": {"difficulty_filter", "reward"},
+        "train_grpo": {"grpo", "guards", "reward"},
         "generate_answers": {"generation"},
         "ask_endpoint": {"endpoint"},
         "judge_answers": {"judge", "endpoint"},

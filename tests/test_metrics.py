@@ -15,6 +15,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
 
 from ecg_grpo.metrics import METRICS, exact_match, length_ratio, meteor, rouge_1, rouge_l, token_f1, words
+from ecg_grpo.prompts import take_apart
 from ecg_grpo.rewards import REWARDS
 
 VOCABULARY = (
@@ -189,7 +190,9 @@ def test_lengths() -> None:
     assert length_ratio("one two three", "one two", "") == 1.5
 
 
-def test_a_metric_with_a_rewards_name_is_that_reward() -> None:
-    both = METRICS.keys() & REWARDS.keys()
-    assert both >= {"chrf", "concept_f1"}
-    assert all(METRICS[name].score is REWARDS[name] for name in both)
+@pytest.mark.parametrize("name", ["chrf", "concept_f1", "rouge_l"])
+def test_a_metric_with_a_rewards_name_is_that_reward(name: str) -> None:
+    reference, question = "No, leads II, III and aVF are normal below 2 mm.", "Are the inferior leads abnormal?"
+    for text in (reference, question, "No, they are not.", "They show 2 mm of ST elevation.", ""):
+        reward = REWARDS[name](take_apart(text), reference, question)
+        assert METRICS[name].score(text, reference, question) == pytest.approx(reward, abs=1e-12)

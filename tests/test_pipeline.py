@@ -16,6 +16,7 @@ from ecg_grpo.files import model_directory, sha256_of
 from ecg_grpo.metrics import METRICS
 from ecg_grpo.question_kinds import kind_of
 from ecg_grpo.settings.grpo import GRPOSettings
+from ecg_grpo.settings.reward import RewardSettings
 from ecg_grpo.settings.sft import SFTSettings
 
 SYSTEMS = ["echo", "constant", "nearest", "base", "sft", "grpo"]
@@ -141,12 +142,12 @@ def test_grpo_started_from_sft_and_kept_every_completion(finished: Project) -> N
     for row in completions:
         assert row["question"] == train[row["id"]]["question"]
         assert row["answer"] == train[row["id"]]["answer"]
-        for reward in ("concept_f1", "chrf", "length_agreement"):
-            assert 0 <= row[reward] <= 1
+        for part in RewardSettings().parts():
+            assert 0 <= row[part] <= 1
     entries = [entry for entry in log(results / "grpo" / "training_log.jsonl") if "reward" in entry]
     assert [entry["step"] for entry in entries] == [1, 2, 3]
     first = [row for row in completions if row["step"] == 1]
-    expected = np.mean([row["concept_f1"] + 0.5 * row["chrf"] + 0.5 * row["length_agreement"] for row in first])
+    expected = np.mean([(2 * row["concept_f1"] + row["chrf"]) / 3 for row in first])
     assert entries[0]["reward"] == pytest.approx(expected, abs=1e-5)
 
 
@@ -195,7 +196,7 @@ def test_the_comparison_follows_from_the_scores(finished: Project) -> None:
         assert entry["records"] == entry["wins"] + entry["ties"] + entry["losses"] == len(differences)
         if differences:
             assert entry["mean"] == pytest.approx(np.mean(differences))
-        trained = entry["metric"] in ("concept_f1", "chrf")
+        trained = entry["metric"] in RewardSettings().trained_on()
         quality = entry["metric"] in METRICS and METRICS[entry["metric"]].is_quality
         assert (entry["p_holm"] is None) == (trained or not quality or not differences)
     assert len(comparison["differences"]) == 15 * len(measured)

@@ -8,15 +8,16 @@ from typing import get_args
 import pytest
 import yaml
 from conftest import ROOT
-from pydantic import ValidationError
 from snakemake.utils import update_config
 
 from ecg_grpo.errors import InputError
 from ecg_grpo.further_scores import FURTHER_SCORES
 from ecg_grpo.metrics import METRICS
+from ecg_grpo.model_rewards import MODEL_REWARDS
 from ecg_grpo.rewards import REWARDS
 from ecg_grpo.settings.evaluation import ScoreName
-from ecg_grpo.settings.grpo import GRPOSettings, MetricName, RewardName
+from ecg_grpo.settings.grpo import GRPOSettings, MetricName
+from ecg_grpo.settings.reward import RewardName, RewardSettings
 from ecg_grpo.settings.run import Settings, load_settings
 from ecg_grpo.settings.section import Section
 from ecg_grpo.settings.sft import SFTSettings
@@ -89,7 +90,13 @@ def test_the_production_defaults_of_sft() -> None:
 
 
 def test_reward_names_are_the_reward_functions() -> None:
-    assert set(get_args(RewardName)) == set(REWARDS)
+    assert set(get_args(RewardName)) == {*REWARDS, *MODEL_REWARDS}
+
+
+def test_null_takes_a_part_of_the_reward_out_and_weight_0_only_logs_it() -> None:
+    settings = RewardSettings(weights={"concept_f1": 1, "chrf": 0, "rouge_l": None}, gates={"length": None, "numbers": 1.0})
+    assert settings.parts() == ["chrf", "concept_f1", "numbers"]
+    assert settings.trained_on() == ["concept_f1"]
 
 
 @pytest.mark.parametrize(
@@ -99,8 +106,11 @@ def test_reward_names_are_the_reward_functions() -> None:
         ({"extra": 1}, "extra: no such key"),
         ({"run": "../elsewhere"}, "run: "),
         ({"sft": {"lora": {"r": 0}}}, "sft.lora.r: "),
-        ({"grpo": {"rewards": {"rouge": 1.0}}}, "grpo.rewards.rouge"),
-        ({"grpo": {"rewards": {"concept_f1": 0, "chrf": 0, "length_agreement": 0}}}, "at least one reward function"),
+        ({"reward": {"weights": {"rouge": 1.0}}}, "reward.weights.rouge"),
+        ({"reward": {"weights": {"concept_f1": 0, "chrf": None}}}, "at least one reward function with a weight above 0"),
+        ({"reward": {"weights": {"chrf": -1}}}, "what is to be punished is a gate"),
+        ({"reward": {"weights": {"length": 1}}}, "length is a gate and has a weight"),
+        ({"reward": {"gates": {"length": 1.5}}}, "gates.length must be from 0 to 1"),
         ({"grpo": {"num_generations": 7}}, "no multiple of num_generations (7)"),
         ({"grpo": {"loss_type": "gspo"}}, "grpo.loss_type"),
         ({"grpo": {"num_iterations": 2, "save_steps": 3}}, "must be a multiple of num_iterations (2)"),
@@ -128,7 +138,7 @@ def test_reward_names_are_the_reward_functions() -> None:
         ({"grpo": {"vllm_server_base_url": "http://user:secret@host:1"}}, "grpo.vllm_server_base_url"),
         ({"grpo": {"deliver": "best"}}, "deliver: best needs validation"),
         ({"grpo": {"deliver": "best", "validation": {"eval_steps": 2}}}, "set validation.eval_steps (2) and save_steps (3)"),
-        ({"grpo": {"validation": {"metric": "concept_f1"}}}, "concept_f1 is one of the rewards"),
+        ({"grpo": {"validation": {"metric": "concept_f1"}}}, "concept_f1 is part of the reward"),
         ({"grpo": {"validation": {"metric": "numbers"}}}, "grpo.validation.metric"),
         ({"evaluation": {"models": {"sft": "/models/x"}}}, "sft is a name of the workflow's own"),
         ({"evaluation": {"models": {"A model": "/models/x"}}}, "evaluation.models"),
@@ -163,9 +173,9 @@ def test_what_cannot_work_is_refused_with_its_key(change: dict, expected: str) -
 
 
 def test_a_section_survives_the_command_line_and_does_not_depend_on_key_order() -> None:
-    settings = GRPOSettings(rewards={"chrf": 1.0, "concept_f1": 0.5})
-    assert GRPOSettings.from_json(settings.as_json()) == settings
-    assert settings.as_json() == GRPOSettings(rewards={"concept_f1": 0.5, "chrf": 1.0}).as_json()
+    settings = RewardSettings(weights={"chrf": 1.0, "concept_f1": 0.5})
+    assert RewardSettings.from_json(settings.as_json()) == settings
+    assert settings.as_json() == RewardSettings(weights={"concept_f1": 0.5, "chrf": 1.0}).as_json()
     with pytest.raises(InputError, match="learning_rate"):
         GRPOSettings.from_json('{"learning_rate": -1}')
 
@@ -190,8 +200,10 @@ def test_metrics_that_choose_a_checkpoint_are_no_rewards() -> None:
     graded = {name for name, metric in METRICS.items() if metric.is_quality} - {"exact_match", "polarity", "numbers"}
     assert set(get_args(MetricName)) == graded
     for metric in set(get_args(MetricName)) & set(REWARDS):
-        with pytest.raises(ValidationError, match="one of the rewards"):
-            GRPOSettings(rewards={metric: 1.0}, validation={"metric": metric})
+        configuration = demo()
+        update_config(configuration, {"reward": {"weights": {metric: 1.0}}, "grpo": {"validation": {"metric": metric}}})
+        with pytest.raises(InputError, match=f"{metric} is part of the reward"):
+            load_settings(configuration, ["my.yaml"])
 
 
 def test_what_can_be_required_is_what_is_measured() -> None:

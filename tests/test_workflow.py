@@ -19,7 +19,8 @@ AFTER_GRPO = {
     *("merge_grpo_checkpoint", "generate_answers", "score_answers", "score_as_ecg_bench", "check_contamination"),
     *("compare_models", "make_report"),
 }
-AFTER_SFT = AFTER_GRPO | {"merge_sft_adapter", "train_grpo"}
+AFTER_AUDIT = AFTER_GRPO | {"audit_reward", "require_sound_reward", "train_grpo"}
+AFTER_SFT = AFTER_AUDIT | {"merge_sft_adapter", "sample_for_audit"}
 AFTER_DATA = AFTER_SFT | {"train_sft", "generate_baselines", "make_data_report", "write_lm_eval_task"}
 
 
@@ -32,7 +33,8 @@ def test_a_finished_run_has_nothing_to_do(finished: Project) -> None:
     [
         ("grpo", {"learning_rate": 3e-5}, {"train_grpo"} | AFTER_GRPO),
         ("grpo", {"num_generations": 4}, {"train_grpo"} | AFTER_GRPO),  # SFT knows the size of GRPO's batch
-        ("grpo", {"rewards": {"chrf": 0.25}}, {"train_grpo"} | AFTER_GRPO),
+        ("reward", {"weights": {"chrf": 0.25}}, AFTER_AUDIT),
+        ("reward_audit", {"audit": {"max_beating_reference": 0.04}}, AFTER_AUDIT),
         ("sft", {"learning_rate": 3e-3}, {"train_sft"} | AFTER_SFT),
         ("data", {"seed": 1}, {"prepare_data"} | AFTER_DATA),
         ("merge", {"tolerance": 2e-3}, AFTER_SFT),
@@ -55,7 +57,9 @@ def test_a_changed_setting_reruns_its_stage_and_what_follows(
 @pytest.mark.parametrize(
     ("module", "old", "new", "expected"),
     [
-        ("rewards", "return 2 * shared /", "return 1 * shared /", {"train_grpo", "make_data_report"} | AFTER_GRPO),
+        ("rewards", "_LENGTH_TOLERATED = 1.3", "_LENGTH_TOLERATED = 1.2", AFTER_AUDIT),
+        ("concepts", "_REACH = 4", "_REACH = 3", AFTER_AUDIT | {"make_data_report"}),
+        ("attacks", "words: int = 4", "words: int = 3", AFTER_AUDIT),
         (
             "metrics",
             '_ROUGE["rougeL"].score(reference, prediction)["rougeL"].fmeasure',
@@ -94,9 +98,9 @@ def test_the_difficulty_filter_stands_between_sft_and_grpo(finished_copy: Projec
     )
     assert finished_copy.jobs() == {"filter_prompts", "train_grpo"} | AFTER_GRPO
     finished_copy.snakemake("results/demo/grpo/checkpoint/manifest.json")
-    finished_copy.configure(grpo={"rewards": {"chrf": 0.25}})
+    finished_copy.configure(reward={"weights": {"chrf": 0.25}})
     assert finished_copy.jobs("results/demo/grpo/checkpoint/manifest.json") == {"filter_prompts", "train_grpo"}
-    finished_copy.configure(grpo={"rewards": {"chrf": 0.5}, "gradient_accumulation_steps": 2})
+    finished_copy.configure(reward={"weights": {"chrf": 0.5}}, grpo={"gradient_accumulation_steps": 2})
     assert finished_copy.jobs("results/demo/grpo/checkpoint/manifest.json") == {"train_grpo"}
 
 
@@ -104,7 +108,7 @@ def test_comments_docstrings_and_key_order_rerun_nothing(finished_copy: Project)
     for file in (finished_copy.folder / "workflow_scripts").rglob("*.py"):
         file.write_text(file.read_text().replace("from __future__", "# a comment\n\nfrom __future__", 1) + "\n# another\n")
     rewards = finished_copy.folder / "workflow_scripts/ecg_grpo/rewards.py"
-    rewards.write_text(rewards.read_text().replace('"""How well the answer', '"""HOW well the answer'))
+    rewards.write_text(rewards.read_text().replace('"""F1 of the clinical', '"""THE F1 of the clinical'))
     configuration = finished_copy.folder / "config/config.yaml"
     import yaml
 

@@ -17,14 +17,13 @@ from ecg_grpo.difficulty import (
     DIFFICULTY,
     count_reasons,
     difficulty_of,
-    parse_weights,
     require_enough_prompts,
-    total_reward,
 )
 from ecg_grpo.files import model_directory
+from ecg_grpo.model_rewards import load_mix
 from ecg_grpo.progress import StageProgress
-from ecg_grpo.prompts import extract_prediction
 from ecg_grpo.settings.difficulty_filter import DifficultyFilterSettings
+from ecg_grpo.settings.reward import RewardSettings
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import read_rows, write_table
 
@@ -33,7 +32,7 @@ parser.add_input("--train", help="training split (parquet)")
 parser.add_input("--sft-model", help="manifest.json of the merged SFT model")
 parser.add_output("--prompts", help="the kept rows of the training split, in its order (parquet) to write")
 parser.add_output("--difficulty", help="every prompt's difficulty and why it was kept or dropped (parquet) to write")
-parser.add_argument("--rewards", required=True, metavar="JSON", help="GRPO's reward functions and weights: name → weight")
+parser.add_argument("--reward", default="{}", metavar="JSON", help="section `reward` of the configuration, as JSON")
 parser.add_argument("--prompts-per-step", type=int, default=1, help="prompts that one GRPO step takes; fewer are refused")
 parser.add_settings("difficulty_filter")
 
@@ -46,7 +45,7 @@ def filter_prompts(arguments: argparse.Namespace, stage: Stage) -> None:
     from ecg_grpo.generation import Generation, Sampling, complete_all
 
     settings = DifficultyFilterSettings.from_json(arguments.settings)
-    reward = total_reward(parse_weights(arguments.rewards))
+    mix = load_mix(RewardSettings.from_json(arguments.reward, "--reward"))
     rows = read_rows(arguments.train)
     require_one_grpo_batch(arguments.train, len(rows), max(1, arguments.prompts_per_step))
     directory = model_directory(arguments.sft_model)
@@ -67,15 +66,13 @@ def filter_prompts(arguments: argparse.Namespace, stage: Stage) -> None:
     stage.facts["truncated_completions"] = sum(completion.finish_reason == "length" for completion in completions)
     stage.facts["generation_seconds"] = round(time.monotonic() - started, 1)
     judged = [
-        difficulty_of(
-            [reward(extract_prediction(completion.text), row["answer"], row["question"]) for completion in group], settings
-        )
+        difficulty_of([mix.reward(completion.text, row["answer"], row["question"]) for completion in group], settings)
         for row, group in zip(rows, groups, strict=True)
     ]
     stage.facts["prompts"] = count_reasons(judged)
     stage.say(f"{stage.name}: {stage.facts['prompts']}")
     require_enough_prompts(arguments.train, judged, arguments.prompts_per_step)
-    metadata = {"settings": arguments.settings, "rewards": arguments.rewards}
+    metadata = {"settings": arguments.settings, "reward": arguments.reward}
     write_table(
         arguments.difficulty,
         (

@@ -35,7 +35,8 @@ def score_meaning(arguments: argparse.Namespace, stage: Stage) -> None:
     tables = [read_rows(file, "id", "prediction", "answer") for file in arguments.answers]
 
     from ecg_grpo.device import prepare_device
-    from ecg_grpo.meaning import Likeness, Pair, SentenceModel, likeness
+    from ecg_grpo.meaning import Likeness, Pair, likeness
+    from ecg_grpo.sentence_embedding import SentenceModel
 
     prepare_device("float32", stage)
     model = SentenceModel(directory, settings.max_tokens)

@@ -21,6 +21,7 @@ from ecg_grpo.batches import require_one_grpo_batch
 from ecg_grpo.checkpoints import scratch_directory
 from ecg_grpo.files import model_directory
 from ecg_grpo.settings.grpo import GRPOSettings
+from ecg_grpo.settings.reward import RewardSettings
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import evenly, read_rows
 
@@ -37,6 +38,7 @@ parser.add_output("--training-log", help="JSON lines to write, one a step")
 parser.add_output("--completions", help="every sampled completion with its rewards (parquet) to write")
 parser.add_argument("--scratch", type=Path, required=True, help="folder for checkpoints to resume from")
 parser.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's event files")
+parser.add_argument("--reward", default="{}", metavar="JSON", help="section `reward` of the configuration, as JSON")
 parser.add_settings("grpo")
 
 ROLLOUTS: dict[str, dict[str, object]] = {
@@ -79,6 +81,7 @@ def _train(
     from ecg_grpo.completions import gather_completions
     from ecg_grpo.device import prepare_device
     from ecg_grpo.guards import Guards
+    from ecg_grpo.model_rewards import load_mix
     from ecg_grpo.policy_trainer import PolicyTrainer
     from ecg_grpo.rewards import trl_rewards
     from ecg_grpo.training import (
@@ -96,7 +99,8 @@ def _train(
     inputs = [arguments.train, arguments.validation, arguments.sft_model, *arguments.launch_files]
     if settings.validation is not None:
         inputs.append(METRICS_MODULE)
-    scratch = scratch_directory(arguments.scratch, __file__, arguments.settings, str(dtype), inputs)
+    mix = load_mix(RewardSettings.from_json(arguments.reward, "--reward"))
+    scratch = scratch_directory(arguments.scratch, __file__, arguments.settings + arguments.reward, str(dtype), inputs)
     validation, evaluated, metric = settings.validation, None, None
     while_training: dict[str, object] = {"eval_strategy": "no"}
     if validation is not None:
@@ -115,7 +119,8 @@ def _train(
             "metric_for_best_model": f"eval_{validation.metric}",
             "greater_is_better": True,
         }
-    shown = {f"rewards/{name}/mean": name for name in settings.rewards}
+    rewards = trl_rewards(mix, metric)
+    shown = {f"rewards/{name}/mean": name for name in mix.parts}
     log = TrainingLog(
         stage,
         scratch,
@@ -134,7 +139,7 @@ def _train(
         **ROLLOUTS[settings.rollout],
         **vllm,
         **SAMPLED_FROM_THE_POLICY,
-        reward_weights=list(settings.rewards.values()),
+        reward_weights=[weight for _, weight in rewards],
         log_completions=True,
         num_completions_to_print=0,
     )
@@ -143,7 +148,7 @@ def _train(
         model=model,
         processing_class=tokenizer,
         peft_config=lora_config(settings.lora),
-        reward_funcs=trl_rewards(settings.rewards, metric),
+        reward_funcs=[function for function, _ in rewards],
         train_dataset=Dataset.from_list(rows),
         eval_dataset=evaluated,
         callbacks=[log],
@@ -157,7 +162,7 @@ def _train(
         stage.facts |= delivered(settings, trainer.state, steps)
         stage.say(f"delivering the {settings.deliver} checkpoint: {stage.facts}")
         deliver(log.file, arguments.training_log)
-        gather_completions(scratch / "completions", list(settings.rewards), settings.num_iterations, arguments.completions)
+        gather_completions(scratch / "completions", mix.parts, settings.num_iterations, arguments.completions)
         deliver_checkpoint(final, arguments.checkpoint)
         shutil.rmtree(scratch)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -13,7 +11,6 @@ from typing import Literal, get_args
 import pyarrow as pa
 
 from ecg_grpo.errors import InputError
-from ecg_grpo.rewards import REWARDS, RewardFunction
 from ecg_grpo.settings.difficulty_filter import DifficultyFilterSettings
 
 Reason = Literal["kept", "too_easy", "too_hard", "no_spread"]
@@ -58,52 +55,6 @@ def difficulty_of(rewards: Sequence[float], settings: DifficultyFilterSettings) 
     elif spread < settings.min_spread:
         reason = "no_spread"
     return Difficulty(mean, spread, reason)
-
-
-def total_reward(weights: Mapping[str, float]) -> RewardFunction:
-    """The weighted sum of reward functions, brought to 0 (the worst that is possible) to 1 (the best).
-
-    Without negative weights that is their weighted mean. GRPO itself takes the sum as it is; a constant factor and a
-    constant summand change none of its advantages when they are scaled by their group.
-
-    Args:
-        weights: name of a reward function → weight; at least one other than 0.
-    """
-    parts = [(REWARDS[name], weight) for name, weight in sorted(weights.items()) if weight]
-    worst = math.fsum(min(weight, 0.0) for _, weight in parts)
-    width = math.fsum(abs(weight) for _, weight in parts)
-
-    def total(prediction: str, reference: str, question: str) -> float:
-        reached = math.fsum(weight * reward(prediction, reference, question) for reward, weight in parts)
-        return min(1.0, max(0.0, (reached - worst) / width))
-
-    return total
-
-
-def parse_weights(text: str) -> dict[str, float]:
-    """The reward functions and their weights from the command line.
-
-    Raises:
-        InputError: the text is no JSON object of known names and finite numbers, or no weight differs from 0.
-    """
-
-    def refuse(what: str) -> InputError:
-        return InputError("--rewards", what, f'Give {{"name": weight, ...}} with names out of {", ".join(sorted(REWARDS))}.')
-
-    try:
-        weights = json.loads(text)
-    except ValueError as error:
-        raise refuse(f"not valid JSON ({error})") from None
-    if not isinstance(weights, dict):
-        raise refuse("not a JSON object")
-    for name, weight in weights.items():
-        if name not in REWARDS:
-            raise refuse(f"there is no reward function {name!r}")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-            raise refuse(f"the weight of {name!r} is no number ({weight!r})")
-    if not any(weights.values()):
-        raise refuse("no reward function has a weight other than 0")
-    return weights
 
 
 def count_reasons(judged: Sequence[Difficulty]) -> dict[Reason, int]:

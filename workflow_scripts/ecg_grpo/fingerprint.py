@@ -13,7 +13,8 @@ def code_fingerprint(program: str | Path) -> str:
     """SHA-256 over a program and every module beside it that it imports, directly or not.
 
     Comments, docstrings, help texts, descriptions and the layout of the source do not count, nor does the time at
-    which a file was written. Imports inside functions count.
+    which a file was written. Imports inside functions count. So does every file that a module names by a call of
+    `ecg_grpo.resources.resource`, as it is.
 
     Args:
         program: path of the program; modules are looked for in its folder.
@@ -31,15 +32,24 @@ def code_fingerprint(program: str | Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(f"{file.relative_to(program.parent)}\0".encode())
-        digest.update(_meaning(file, file.stat().st_mtime_ns))
+        meaning, resources = _meaning(file, file.stat().st_mtime_ns)
+        digest.update(meaning)
+        for name in resources:
+            digest.update(f"{name}\0".encode())
+            digest.update((program.parents[1] / "resources" / name).read_bytes())
     return digest.hexdigest()
 
 
 @cache
-def _meaning(file: Path, _mtime: int) -> bytes:
-    """SHA-256 of what a source file means; cached until the file is written again."""
+def _meaning(file: Path, _mtime: int) -> tuple[bytes, tuple[str, ...]]:
+    """SHA-256 of what a source file means, and the resources that it names; cached until the file is written again."""
     tree = _Meaning().visit(ast.parse(file.read_bytes()))
-    return hashlib.sha256(ast.dump(tree).encode()).digest()
+    named = (
+        node.args[0].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "resource"
+    )
+    return hashlib.sha256(ast.dump(tree).encode()).digest(), tuple(sorted(named))
 
 
 class _Meaning(ast.NodeTransformer):

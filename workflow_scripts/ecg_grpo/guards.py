@@ -78,15 +78,14 @@ GUARDS = (
         "frac_reward_zero_std",
         True,
         "the completions of a prompt all get the same reward, so there is nothing to learn",
-        "Look at the sampled completions and grpo.rewards; raise grpo.temperature, grpo.num_generations or the prompts a step",
+        "Look at the sampled completions and reward; raise grpo.temperature, grpo.num_generations or the prompts a step",
     ),
     Guard(
         "min_length_ratio",
         _LENGTH,
         False,
         "the answers shrink away",
-        "Look at the sampled completions: a reward in grpo.rewards pays for short answers; lower grpo.learning_rate or "
-        "raise grpo.beta",
+        "Look at the sampled completions: the reward pays for short answers; lower grpo.learning_rate or raise grpo.beta",
         times_sft_length=True,
     ),
     Guard(
@@ -94,8 +93,7 @@ GUARDS = (
         _LENGTH,
         True,
         "the answers grow without end",
-        "Look at the sampled completions: a reward in grpo.rewards pays for long answers; lower grpo.learning_rate or "
-        "raise grpo.beta",
+        "Look at the sampled completions: the reward pays for long answers; lower grpo.learning_rate or raise grpo.beta",
         times_sft_length=True,
     ),
     Guard(

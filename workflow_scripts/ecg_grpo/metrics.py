@@ -18,10 +18,11 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 from sacrebleu.metrics import BLEU
 
+from ecg_grpo.chrf import sentence_chrf
+from ecg_grpo.concepts import concept_f1
 from ecg_grpo.meteor import meteor_exact_and_stem
 from ecg_grpo.polarity import polarity_agreement
 from ecg_grpo.quantities import number_agreement
-from ecg_grpo.rewards import chrf, concept_f1
 
 
 class _RememberingTokenizer(DefaultTokenizer):
@@ -68,6 +69,11 @@ def rouge_l(prediction: str, reference: str, question: str) -> float:
 def meteor(prediction: str, reference: str, question: str) -> float:
     """METEOR with exact and stem matches (Banerjee & Lavie 2005; nltk). Without synonyms it is below the full one."""
     return meteor_exact_and_stem(_WORD.findall(prediction.lower()), _WORD.findall(reference.lower()))
+
+
+def chrf(prediction: str, reference: str, question: str) -> float:
+    """Character n-gram F-score (chrF2, Popović 2015; equal to sacrebleu's)."""
+    return sentence_chrf(prediction, reference)
 
 
 def token_f1(prediction: str, reference: str, question: str) -> float:

@@ -37,7 +37,7 @@ _SIDES = {
     for word in words.split("|")
 }
 _TOKEN = re.compile(r"[a-z]+(?:[-'][a-z]+)*|[.;:!?]|,")
-_NEGATIONS = frozenset(
+NEGATIONS = frozenset(
     "not no without neither nor never cannot can't isn't aren't wasn't doesn't don't shouldn't won't lacks lacking".split()
 )
 _REACH = 4
@@ -67,7 +67,7 @@ def stances(text: str) -> dict[str, int]:
     for token in _TOKEN.findall(text.lower().replace("’", "'")):
         if token in _ENDS:
             reach = 0
-        elif token in _NEGATIONS:
+        elif token in NEGATIONS:
             reach = _REACH + 1
         elif token in _SIDES:
             name, side = _SIDES[token]

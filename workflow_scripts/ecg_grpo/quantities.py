@@ -76,6 +76,10 @@ _RANGE = re.compile(r"\s*(?:-|–|—|−|to)\s*$|\s+and\s+$", re.IGNORECASE)
 _BETWEEN = re.compile(r"\b(?:between|from)\s*(?:about |approximately )?$", re.IGNORECASE)
 
 
+_LONGEST_DIRECTION = 40
+"""Characters before a number in which words of direction are looked for."""
+
+
 @dataclass(frozen=True)
 class Quantity:
     """A number or a range.
@@ -105,6 +109,7 @@ def quantities(text: str) -> tuple[Quantity, ...]:
     Names that hold digits (V1, S1Q3T3, P2Y12), ordinals and compounds such as 12-lead are none. Number words count only
     before a unit. A range takes its unit from its end.
     """
+    text = " ".join(text.split())  # at  least is at least
     found: list[Quantity] = []
     matches = list(_NUMBER.finditer(text))
     place = 0
@@ -117,6 +122,18 @@ def quantities(text: str) -> tuple[Quantity, ...]:
         place += 1
         found.append(_quantity(text, before, first, last))
     return tuple(found)
+
+
+def without_quantities(text: str) -> str:
+    """The text without its numbers, their units and the words of their direction: what else it says."""
+    kept, end = [], 0
+    for match in _NUMBER.finditer(text):
+        before = text[end : match.start()]
+        ahead = _BEFORE.search(before, max(0, len(before) - _LONGEST_DIRECTION))
+        kept.append(before[: ahead.start()] if ahead else before)
+        behind = _BEHIND.match(text, match.end())
+        end = behind.end() if behind else match.end()
+    return " ".join([*kept, text[end:]])
 
 
 def _is_range(first: re.Match[str], second: re.Match[str], before: str, text: str) -> bool:

@@ -1,116 +1,263 @@
-"""Reward functions: the text of an answer in, a number from 0 to 1 out.
+"""Reward functions: a model's text in, a number from 0 to 1 out; and their combination, gates times a weighted sum.
 
 Each is pure, deterministic, defined for every text, and never raises. They are trained on, so none of them is a headline
-metric of the evaluation. TRL calls them through `trl_rewards`.
+metric of the evaluation. TRL calls them through `trl_rewards`; `audit_reward.py` attacks the combination beforehand.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 
-from nltk.stem import PorterStemmer
-from sacrebleu.metrics import CHRF
+from ecg_grpo.chrf import sentence_chrf
+from ecg_grpo.concepts import concept_f1
+from ecg_grpo.polarity import stances
+from ecg_grpo.prompts import Answer, take_apart
+from ecg_grpo.quantities import number_agreement
+from ecg_grpo.rouge import rouge_l_f1
 
-from ecg_grpo.prompts import extract_prediction
-
-RewardFunction = Callable[[str, str, str], float]
-"""(prediction, reference, question) → reward in [0, 1]."""
-
-_WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?|[<>≤≥]")
-# Words without a content of their own. Direction (above, below, before, after), amount (more, less, two), and negation are
-# none of them, which is why no library's list serves.
-_FUNCTION_WORDS = frozenset(
-    "a an the this that these those it its they their them he she his her you your we our i my who whom whose which what "
-    "when where why how there here is are was were be been being am do does did done have has had having can could may "
-    "might will would shall should must of to in on at by for from with as and or but if than then so such also too very "
-    "into about because while during through s t".split()
-)
-_CHRF = CHRF()
+_WORD = re.compile(r"\w+")
+_LENGTH_TOLERATED = 1.3
+_DISTINCT_TOLERATED = 0.9
 
 
-def concept_f1(prediction: str, reference: str, question: str) -> float:
-    """How well the answer's content words agree with the reference's, apart from those that the question gave.
+def well_formed(answer: Answer, reference: str, question: str) -> float:
+    """1 for an answer without tags, or for `<think>…</think><answer>…</answer>` and nothing else; else, and for nothing, 0.
 
-    F1 of two sets: stems of content words, numbers and comparison signs. Words of the question earn nothing on either
-    side, so that echoing it scores 0, unless the reference says nothing else. After SQuAD's F1 (Rajpurkar et al. 2016).
-
-    Gamed by: naming the right words in a wrong sentence; word order and negation scope are not seen.
+    Gamed by: any text without tags.
     """
-    asked = _concepts(question)
-    expected, given = _concepts(reference) - asked, _concepts(prediction) - asked
-    if not expected:  # the reference says nothing that the question did not: compare all of it
-        expected, given = _concepts(reference), _concepts(prediction)
-    shared = len(expected & given)
-    return 2 * shared / (len(expected) + len(given)) if shared else 0.0
+    return float(answer.is_well_formed)
 
 
-def chrf(prediction: str, reference: str, question: str) -> float:
-    """Character n-gram F-score of answer and reference (chrF2, Popović 2015; sacrebleu's implementation), over 100.
+def concepts_named(answer: Answer, reference: str, question: str) -> float:
+    """F1 of the clinical concepts that the question did not give; `concepts.concept_f1` says how, and how it is gamed."""
+    return concept_f1(answer.prediction, reference, question)
+
+
+def chrf(answer: Answer, reference: str, question: str) -> float:
+    """Character n-gram F-score of answer and reference (chrF2, Popović 2015).
 
     Gamed by: long answers that cover many n-grams, since it weighs recall twice as much as precision; echoing a question
     whose words the reference repeats.
     """
-    return _CHRF.sentence_score(prediction, [reference]).score / 100 if prediction.strip() else 0.0
+    return sentence_chrf(answer.prediction, reference)
 
 
-def length_agreement(prediction: str, reference: str, question: str) -> float:
-    """Shorter over longer of the two word counts: 1 at the reference's length, 0 for an empty answer.
+def rouge_l(answer: Answer, reference: str, question: str) -> float:
+    """F1 of the longest common subsequence of stemmed words (ROUGE-L, Lin 2004).
 
-    It stands against the collapse into fragments and the growth into lists to which overlap alone drives a policy.
+    Gamed by: echoing the question. It is the yardstick of most published comparisons: trained on, it is none any more.
+    """
+    return rouge_l_f1(answer.prediction, reference)
+
+
+def polarity(answer: Answer, reference: str, question: str) -> float:
+    """How far the answer takes the reference's sides (yes or no, indicated or contraindicated, normal or abnormal, …).
+
+    Mean over the sides that the reference takes: 1 for the same, 0.5 for none or both, 0 for the opposite. An answer of Yes
+    to a No, or the reverse, is 0 whatever else it says. Where the reference takes no side there is nothing to contradict: 1.
+
+    Gamed by: saying nothing definite, for half of it.
+    """
+    expected, given = stances(reference), stances(answer.prediction)
+    if not answer.prediction:
+        return 0.0
+    if not expected:
+        return 1.0
+    if given.get("answer") == -expected.get("answer", 0) != 0:
+        return 0.0
+    return sum((1 + side * given.get(name, 0)) / 2 for name, side in expected.items()) / len(expected)
+
+
+def numbers(answer: Answer, reference: str, question: str) -> float:
+    """F1 of numbers and ranges with unit and direction of comparison; 0.12 s is 120 ms. 1 if the reference names none.
+
+    Gamed by: naming the right numbers of the wrong things.
+    """
+    agreement = number_agreement(answer.prediction, reference)
+    return float(bool(answer.prediction)) if agreement is None else agreement
+
+
+def length(answer: Answer, reference: str, question: str) -> float:
+    """1 within 30 % of the reference's number of words, shorter or longer; beyond it the ratio, times or over 1.3.
+
+    It stands against the collapse into fragments and the growth into lists to which overlap alone drives a policy: half the
+    reference's words earn 0.65, a tenth 0.13, ten times as many 0.13.
 
     Gamed by: any text of the right length.
     """
-    given, expected = len(prediction.split()), len(reference.split())
-    return min(given, expected) / max(given, expected) if given and expected else 0.0
+    given, expected = len(answer.prediction.split()), len(reference.split())
+    if not given or not expected:
+        return 0.0
+    return min(1.0, _LENGTH_TOLERATED * min(given, expected) / max(given, expected))
 
+
+def repetition(answer: Answer, reference: str, question: str) -> float:
+    """Share of the answer's three-word sequences that are distinct, over 0.9 or the reference's share if less; at most 1.
+
+    Of single words where there are fewer than four (distinct-n, Li et al. 2016).
+
+    Gamed by: any text that says everything once.
+    """
+    share = _distinct(answer.prediction)
+    return min(1.0, share / (min(_DISTINCT_TOLERATED, _distinct(reference)) or _DISTINCT_TOLERATED))
+
+
+@lru_cache(maxsize=20_000)
+def _distinct(text: str) -> float:
+    words = _WORD.findall(text.lower())
+    grams = list(zip(words, words[1:], words[2:], strict=False)) if len(words) > 3 else words
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+RewardFunction = Callable[[Answer, str, str], float]
+"""(a model's text taken apart, reference, question) → reward in [0, 1]."""
 
 REWARDS: dict[str, RewardFunction] = {
-    "concept_f1": concept_f1,
+    "format": well_formed,
+    "concept_f1": concepts_named,
+    "polarity": polarity,
+    "numbers": numbers,
     "chrf": chrf,
-    "length_agreement": length_agreement,
+    "rouge_l": rouge_l,
+    "length": length,
+    "repetition": repetition,
 }
 """Every reward function by the name that the configuration uses."""
 
 
-def trl_rewards(names: Iterable[str], metric: tuple[str, RewardFunction] | None = None) -> list[Callable[..., list[float]]]:
-    """The named reward functions as TRL calls them.
+Case = tuple[str, str, str]
+"""(completion, reference, question)."""
 
+ModelReward = Callable[[Sequence[Case]], list[float | None]]
+"""A reward that a model computes, for many texts at once; None where it could not say (a judge that did not answer)."""
+
+Values = Mapping[str, float | None]
+"""The value of every part of a mix, each in [0, 1] and as it is: not weighted, not gated."""
+
+
+@dataclass(frozen=True)
+class RewardMix:
+    """The reward of a run: the product of its gates times the weighted mean of its other parts.
+
+    A gate does not add to a reward, it takes away: an answer that fails it cannot make up for that elsewhere.
+
+    Attributes:
+        weights: name of a reward function → its weight, 0 or more; at least one above 0.
+        gates: name of a reward function → what is left of the reward where its value is 0; in between linearly.
+        models: those of its parts that are no function of `REWARDS` but need a model (`model_rewards.load_mix`).
+    """
+
+    weights: Mapping[str, float]
+    gates: Mapping[str, float]
+    models: Mapping[str, ModelReward] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of all reward functions of the mix, gates last."""
+        return [*self.weights, *self.gates]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The weights, brought to the sum of 1."""
+        total = math.fsum(self.weights.values())
+        return {name: weight / total for name, weight in self.weights.items()}
+
+    def values(self, cases: Sequence[Case]) -> list[Values]:
+        """The values of every part for many texts."""
+        by_model = {name: self.models[name](cases) for name in self.parts if name in self.models}
+        found = []
+        for index, (completion, reference, question) in enumerate(cases):
+            answer = take_apart(completion)
+            found.append(
+                {
+                    name: by_model[name][index] if name in by_model else REWARDS[name](answer, reference, question)
+                    for name in self.parts
+                }
+            )
+        return found
+
+    def factor(self, values: Values) -> float:
+        """The product of the gates, in [0, 1]; a gate without a value is open."""
+        known = ((floor, values[name]) for name, floor in self.gates.items())
+        return math.prod(floor + (1 - floor) * value for floor, value in known if value is not None)
+
+    def contributions(self, values: Values) -> dict[str, float]:
+        """What every weighted part adds to the reward, before its weight: its value times the gates.
+
+        The weights of parts without a value are shared out among the others, so that a judge that did not answer costs a text
+        nothing against another one.
+        """
+        factor = self.factor(values)
+        known = math.fsum(share for name, share in self.shares.items() if values[name] is not None)
+        return {name: factor * (values[name] or 0.0) / known if known else 0.0 for name in self.weights}
+
+    def total(self, values: Values) -> float:
+        """The reward of a text with these values, in [0, 1]."""
+        added = self.contributions(values)
+        return min(1.0, math.fsum(share * added[name] for name, share in self.shares.items()))
+
+    def rewards(self, cases: Sequence[Case]) -> list[float]:
+        """The rewards of models' texts, each in [0, 1]."""
+        return [self.total(values) for values in self.values(cases)]
+
+
+def trl_rewards(
+    mix: RewardMix, metric: tuple[str, Callable[[str, str, str], float | None]] | None = None
+) -> list[tuple[Callable[..., list[float | None]], float]]:
+    """The mix as TRL takes it: functions and their weights, whose weighted sum is the mix's reward.
+
+    Every part with a weight is handed over times the gates; every gate by itself with weight 0, so that it is logged.
     TRL hands over `completions` (each a list with one assistant message) and the columns of the data set; `answer` is the
     reference. The first function also puts the record's id and texts beside each logged completion, and logs the mean of
     an evaluation metric, which is no reward.
 
     Args:
-        names: keys of `REWARDS`.
+        mix: the reward.
         metric: its name, and (prediction, reference, question) → value; None for none.
     """
-    return [_trl_reward(name, REWARDS[name], index == 0, metric) for index, name in enumerate(names)]
+
+    values = _Remembering(mix)
+    weighted = [
+        (_trl_reward(name, values, metric if index == 0 else None, index == 0), share)
+        for index, (name, share) in enumerate(mix.shares.items())
+    ]
+    return weighted + [(_trl_reward(name, values, None, False), 0.0) for name in mix.gates]
+
+
+class _Remembering:
+    """The values of a mix, computed once although every function of a step asks for them."""
+
+    def __init__(self, mix: RewardMix) -> None:
+        self.mix = mix
+        self._cases: list[Case] = []
+        self._values: list[Values] = []
+
+    def __call__(self, cases: list[Case]) -> list[Values]:
+        if cases != self._cases:
+            self._cases, self._values = cases, self.mix.values(cases)
+        return self._values
 
 
 def _trl_reward(
-    name: str, reward: RewardFunction, is_first: bool, metric: tuple[str, RewardFunction] | None
-) -> Callable[..., list[float]]:
-    def score(completions, question, answer, id, log_extra=None, log_metric=None, **_: object) -> list[float]:
-        predictions = [extract_prediction(completion[0]["content"]) for completion in completions]
+    name: str, values: _Remembering, metric: tuple[str, Callable[[str, str, str], float | None]] | None, is_first: bool
+) -> Callable[..., list[float | None]]:
+    def score(completions, question, answer, id, log_extra=None, log_metric=None, **_: object) -> list[float | None]:
+        cases = list(zip((completion[0]["content"] for completion in completions), answer, question, strict=True))
         if is_first and log_extra is not None:
-            for column, values in (("id", id), ("question", question), ("answer", answer)):
-                log_extra(column, list(values))
-        if is_first and log_metric is not None and metric is not None:
+            for column, entries in (("id", id), ("question", question), ("answer", answer)):
+                log_extra(column, list(entries))
+        if metric is not None and log_metric is not None:
             label, measure = metric
-            for texts in zip(predictions, answer, question, strict=True):
-                log_metric(label, measure(*texts))
-        return [reward(*texts) for texts in zip(predictions, answer, question, strict=True)]
+            for completion, reference, asked in cases:
+                log_metric(label, measure(take_apart(completion).prediction, reference, asked))
+        found = values(cases)
+        if name in values.mix.gates:
+            return [one[name] for one in found]
+        return [values.mix.contributions(one)[name] for one in found]
 
     score.__name__ = name
     return score
-
-
-@cache
-def _stem(word: str) -> str:
-    return PorterStemmer().stem(word)
-
-
-@cache
-def _concepts(text: str) -> frozenset[str]:
-    return frozenset(_stem(word) for word in _WORD.findall(text.lower()) if word not in _FUNCTION_WORDS)

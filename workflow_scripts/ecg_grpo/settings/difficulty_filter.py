@@ -13,7 +13,7 @@ class DifficultyFilterSettings(Section):
     """Section `difficulty_filter`.
 
     A group of equal rewards has no advantage and gives no gradient (DAPO, arXiv 2503.14476, section 3.2); prompts between
-    the extremes teach most (Bae et al. 2025, arXiv 2504.03380). Rewards here are the total of `grpo.rewards`, from 0 to 1.
+    the extremes teach most (Bae et al. 2025, arXiv 2504.03380). Rewards here are the total of `reward`, from 0 to 1.
 
     The default range is wide on purpose. With the default rewards the reference answer of another question scores 0.19 to
     0.48 on the sample data (median 0.29) and an empty text 0, so that a mean below 0.1 means texts that are hardly answers,

@@ -11,9 +11,6 @@ from ecg_grpo.settings.guards import GuardSettings
 from ecg_grpo.settings.section import Section
 from ecg_grpo.settings.training import TrainingSettings
 
-RewardName = Literal["concept_f1", "chrf", "length_agreement"]
-"""The reward functions of `ecg_grpo.rewards.REWARDS`; a test holds the two lists equal."""
-
 MetricName = Literal[
     "rouge_l", "rouge_1", "rouge_2", "bleu_1", "bleu_4", "meteor", "chrf", "token_f1", "concept_f1"
 ]  # fmt: skip
@@ -41,7 +38,7 @@ class GRPOSettings(TrainingSettings):
     """
 
     NOT_THE_TRAINERS = TrainingSettings.NOT_THE_TRAINERS | {
-        *("rewards", "rollout", "validation", "deliver", "guards", "dynamic_sampling", "dynamic_sampling_rounds")
+        *("rollout", "validation", "deliver", "guards", "dynamic_sampling", "dynamic_sampling_rounds")
     }
 
     max_steps: int = Field(-1, ge=-1, description="Optimizer steps; -1 leaves it to num_train_epochs.")
@@ -92,11 +89,6 @@ class GRPOSettings(TrainingSettings):
         "prompts again, replace samples other prompts in their place (DAPO, arXiv 2503.14476).",
     )
     dynamic_sampling_rounds: int = Field(2, ge=1, description="How often at most a batch of completions is mended.")
-    rewards: dict[RewardName, float] = Field(
-        default_factory=lambda: {"concept_f1": 1.0, "chrf": 0.5, "length_agreement": 0.5},
-        description="Reward functions and their weights in the sum. A file given with --configfile adds to this map; "
-        "weight 0 takes one out of the sum and only logs it.",
-    )
     rollout: Literal["transformers", "vllm-colocate", "vllm-server"] = Field(
         "transformers",
         description="The engine that samples: the model itself, vLLM in the training processes, or a vLLM server with "
@@ -155,10 +147,6 @@ class GRPOSettings(TrainingSettings):
             return self.max_steps
         return math.ceil(self.num_train_epochs * (prompts // self.prompts_per_step) * self.num_iterations)
 
-    def trained_rewards(self) -> list[str]:
-        """Names of the rewards that count, in the order of the alphabet."""
-        return sorted(name for name, weight in self.rewards.items() if weight)
-
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         sizes = "per_device_train_batch_size x gradient_accumulation_steps"
@@ -180,8 +168,6 @@ class GRPOSettings(TrainingSettings):
                 f"save_steps ({self.save_steps}) must be a multiple of num_iterations ({self.num_iterations}): a run "
                 "resumed between two passes over one batch of completions would not repeat the unbroken one"
             )
-        if len(self.rewards) < 1 or not any(self.rewards.values()):
-            raise ValueError("rewards must name at least one reward function with a weight other than 0")
         return self
 
     @model_validator(mode="after")
@@ -224,11 +210,6 @@ class GRPOSettings(TrainingSettings):
 
     @model_validator(mode="after")
     def _the_best_checkpoint_can_be_known(self) -> Self:
-        if self.validation is not None and self.validation.metric in self.trained_rewards():
-            raise ValueError(
-                f"validation.metric {self.validation.metric} is one of the rewards, which rises when the reward is gamed; "
-                "choose a metric that is not trained on"
-            )
         if self.deliver == "best" and self.validation is None:
             raise ValueError("deliver: best needs validation")
         if self.deliver == "best" and self.validation is not None and self.validation.eval_steps != self.save_steps:

@@ -16,6 +16,8 @@ from ecg_grpo.settings.grpo import GRPOSettings
 from ecg_grpo.settings.merge import MergeSettings
 from ecg_grpo.settings.raw_data import RawDataSettings
 from ecg_grpo.settings.report import ReportSettings
+from ecg_grpo.settings.reward import RewardSettings
+from ecg_grpo.settings.reward_audit import RewardAuditSettings
 from ecg_grpo.settings.section import Section, explain
 from ecg_grpo.settings.sft import SFTSettings
 
@@ -31,6 +33,10 @@ class Settings(Section):
     data: DataSettings = Field(default_factory=DataSettings, description="Raw files, splits, lengths.")
     sft: SFTSettings = Field(default_factory=SFTSettings, description="Supervised fine-tuning.")
     merge: MergeSettings = Field(default_factory=MergeSettings, description="Adapter and base become one model.")
+    reward: RewardSettings = Field(default_factory=RewardSettings, description="What GRPO pays for.")
+    reward_audit: RewardAuditSettings = Field(
+        default_factory=RewardAuditSettings, description="How the reward is attacked before it is trained on."
+    )
     difficulty_filter: DifficultyFilterSettings = Field(
         default_factory=DifficultyFilterSettings, description="Which training prompts GRPO leaves out."
     )
@@ -45,6 +51,16 @@ class Settings(Section):
             raise ValueError(
                 f"data.max_prompt_tokens + data.max_answer_tokens is {longest}, more than sft.max_length "
                 f"({self.sft.max_length}): training would cut such records silently"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_best_checkpoint_is_not_the_best_gamed(self) -> Self:
+        validation = self.grpo.validation
+        if validation is not None and validation.metric in self.reward.trained_on():
+            raise ValueError(
+                f"grpo.validation.metric {validation.metric} is part of the reward, which rises when the reward is gamed; "
+                "choose a metric that is not trained on"
             )
         return self
 

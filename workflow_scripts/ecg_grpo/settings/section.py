@@ -27,8 +27,12 @@ class Section(BaseModel):
         return json.dumps(self.model_dump(mode="json"), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str, flag: str = "--settings") -> Self:
         """The section that `as_json` wrote.
+
+        Args:
+            text: the section.
+            flag: where it was given, for the message.
 
         Raises:
             InputError: the text is not JSON or does not fit the model; names each key.
@@ -36,7 +40,7 @@ class Section(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise InputError(f"--settings ({cls.__name__})", explain(error), "Give the section as JSON.") from None
+            raise InputError(f"{flag} ({cls.__name__})", explain(error), "Give the section as JSON.") from None
 
 
 def explain(error: ValidationError) -> str:

@@ -1,0 +1,220 @@
+"""The audit of a reward: how it ranks the reference, a paraphrase of it, attacks, and the SFT model's own samples.
+
+A reward that pays an attack as much as an honest answer will be paid for attacks: GRPO finds what earns most.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from ecg_grpo.attacks import ATTACKS, Target, texts_of
+from ecg_grpo.comparison import ClusterBootstrap
+from ecg_grpo.counterfactuals import paraphrase
+from ecg_grpo.rewards import RewardMix, Values
+from ecg_grpo.settings.reward_audit import AuditSettings
+
+_SAME = 1e-9
+"""Rewards that differ by less are the same: floating-point sums."""
+_NO_SPREAD = 0.01
+
+
+def audit(
+    mix: RewardMix,
+    targets: Sequence[Target],
+    clusters: Sequence[str],
+    samples: Sequence[Sequence[str]],
+    settings: AuditSettings,
+) -> dict[str, Any]:
+    """Attacks a reward.
+
+    Args:
+        mix: the reward.
+        targets: records of the validation split.
+        clusters: the near-duplicate group of each.
+        samples: completions of the SFT model for each; may be empty lists.
+        settings: limits and intervals.
+
+    Returns:
+        `parts`; `honest` (reference and paraphrase) and `attacks`: a list of rows, each with `mean` and its interval, the mean
+        `values` of every part, and for attacks `beats_reference` and `beats_paraphrase` (shares of the records to which the
+        attack applies, with intervals), `auc` (chance that a reference earns more than the attack), an `example`;
+        `samples`: what the SFT model earns, its spread within a prompt, each part's correlation with length;
+        `failures`: one sentence for each limit that is broken.
+    """
+    found = _Audit(mix, targets, clusters, settings)
+    of_samples = found.samples(samples)
+    rows = [found.row(name) for name in ("reference", "paraphrase", *ATTACKS) if name in found.total]
+    attacks = [row for row in rows if row["name"] in ATTACKS]
+    return {
+        "parts": mix.parts,
+        "weights": dict(mix.shares),
+        "gates": dict(mix.gates),
+        "limits": found.limits,
+        "confidence": settings.confidence,
+        "records": len(targets),
+        "honest": [row for row in rows if row["name"] not in ATTACKS],
+        "attacks": attacks,
+        "samples": of_samples,
+        "failures": [sentence for row in attacks for sentence in _failures(row, found.limits)],
+    }
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A text that was tried on one record."""
+
+    text: str
+    reward: float
+    values: Values
+
+
+class _Audit:
+    """Everything that was tried, by record and by name."""
+
+    def __init__(self, mix: RewardMix, targets: Sequence[Target], clusters: Sequence[str], settings: AuditSettings) -> None:
+        self.mix, self.targets = mix, targets
+        self.limits = {
+            "reference": settings.max_beating_reference,
+            "paraphrase": settings.max_beating_paraphrase,
+            "samples": settings.max_beating_samples,
+        }
+        self._bootstrap = ClusterBootstrap(clusters, settings.resamples, settings.confidence, settings.seed)
+        self.tried = [self._try(target) for target in targets]
+        names = dict.fromkeys(name for tried in self.tried for name in tried)
+        self.total = {
+            name: np.array([tried[name].reward if name in tried else np.nan for tried in self.tried]) for name in names
+        }
+        """Reward of each record's text by name; NaN where there is none."""
+
+    def _try(self, target: Target) -> dict[str, _Tried]:
+        texts = {"reference": target.reference, "paraphrase": paraphrase(target.reference, target.question)} | texts_of(target)
+        tried = {name: text for name, text in texts.items() if text is not None}
+        scored = self.mix.values([(text, target.reference, target.question) for text in tried.values()])
+        return {
+            name: _Tried(text, self.mix.total(values), values)
+            for (name, text), values in zip(tried.items(), scored, strict=True)
+        }
+
+    def mean(self, values: np.ndarray) -> dict[str, Any]:
+        """Mean of one value a record with its interval, as JSON."""
+        return asdict(self._bootstrap.mean(values))
+
+    def row(self, name: str) -> dict[str, Any]:
+        """One line of the table."""
+        rewards = self.total[name]
+        having = [tried[name].values for tried in self.tried if name in tried]
+        row: dict[str, Any] = {
+            "name": name,
+            **self.mean(rewards),
+            "values": {part: _mean([values[part] for values in having]) for part in self.mix.parts},
+        }
+        if name not in ATTACKS:
+            return row
+        attack = ATTACKS[name]
+        row |= {"label": attack.label, "note": attack.note, "is_blind": attack.is_blind}
+        for honest in self.limits:
+            against = self.total.get(honest, np.full(len(self.targets), np.nan))
+            both = ~np.isnan(rewards) & ~np.isnan(against)
+            row[f"beats_{honest}"] = self.mean(np.where(both, (rewards >= against - _SAME).astype(float), np.nan))
+        row["auc"] = _auc(self.total["reference"], rewards)
+        row["example"] = self.worst(name, "paraphrase" if attack.is_blind else "reference")
+        return row
+
+    def worst(self, name: str, honest: str) -> dict[str, Any] | None:
+        """The record in which an attack comes off best against the honest text, and the part that pays most for it."""
+        candidates = [
+            (tried[name].reward - tried[honest].reward, -index)
+            for index, tried in enumerate(self.tried)
+            if name in tried and honest in tried
+        ]
+        if not candidates:
+            return None
+        index = -max(candidates)[1]
+        attack, right = self.tried[index][name], self.tried[index][honest]
+        paid = {
+            part: share * ((attack.values[part] or 0.0) - (right.values[part] or 0.0))
+            for part, share in self.mix.shares.items()
+        }
+        return {
+            "question": self.targets[index].question,
+            "honest": right.text,
+            "attack": attack.text,
+            "reward": attack.reward,
+            "honest_reward": right.reward,
+            "part": max(paid, key=lambda part: paid[part]),
+        }
+
+    def samples(self, samples: Sequence[Sequence[str]]) -> dict[str, Any]:
+        """What the policy's start earns, and whether GRPO can learn from its differences."""
+        means, spreads = np.full(len(self.targets), np.nan), []
+        columns: dict[str, list[float]] = defaultdict(list)
+        for index, (target, group) in enumerate(zip(self.targets, samples, strict=True)):
+            scored = self.mix.values([(completion, target.reference, target.question) for completion in group])
+            rewards = [self.mix.total(values) for values in scored]
+            for completion, values, reward in zip(group, scored, rewards, strict=True):
+                columns["words"].append(len(completion.split()))
+                columns["reward"].append(reward)
+                for part in self.mix.parts:
+                    columns[part].append(_or_nan(values[part]))
+            if rewards:
+                means[index] = np.mean(rewards)
+            if len(rewards) > 1:
+                spreads.append(float(np.std(rewards, ddof=1)))
+        self.total["samples"] = means
+        return {
+            "completions": len(columns["words"]),
+            "reward": self.mean(means),
+            "spread": float(np.mean(spreads)) if spreads else None,
+            "without_spread": float(np.mean(np.array(spreads) < _NO_SPREAD)) if spreads else None,
+            "correlation_with_length": {
+                name: _correlation(columns[name], columns["words"]) for name in ("reward", *self.mix.parts) if columns["words"]
+            },
+        }
+
+
+def _auc(honest: np.ndarray, attack: np.ndarray) -> float | None:
+    """Chance that a reference earns more than an attack, both drawn by chance; ties count half (Mann & Whitney 1947)."""
+    attack = attack[~np.isnan(attack)]
+    if not attack.size:
+        return None
+    return float(stats.mannwhitneyu(honest, attack).statistic / (honest.size * attack.size))
+
+
+_HONEST = {"reference": "the reference", "paraphrase": "the paraphrase", "samples": "the SFT model's samples"}
+
+
+def _failures(row: Mapping[str, Any], limits: Mapping[str, float | None]) -> list[str]:
+    """One sentence for each limit that an attack breaks; only blind ones are held against anything but the reference."""
+    found = []
+    for honest, limit in limits.items():
+        share = row[f"beats_{honest}"]["mean"]
+        counts = honest == "reference" or row["is_blind"]
+        if counts and limit is not None and share is not None and share > limit:
+            found.append(
+                f"{row['label']} earns as much as {_HONEST[honest]} in {share:.0%} of the records, more than {limit:.0%}"
+            )
+    return found
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Mean of those that are known; None if none is."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _correlation(values: Sequence[float], lengths: Sequence[float]) -> float | None:
+    """Spearman's rank correlation; None where one of the two never changes."""
+    known = [(value, length) for value, length in zip(values, lengths, strict=True) if not np.isnan(value)]
+    if any(len(set(column)) < 2 for column in zip(*known, strict=True)) or not known:
+        return None
+    return float(stats.spearmanr(known).statistic)

