@@ -18,11 +18,12 @@ from pathlib import Path
 import yaml
 
 from ecg_grpo.errors import InputError
-from ecg_grpo.lexicon import LEXICON, Lexicon, is_exact, load_lexicon, plural
+from ecg_grpo.lexicon import Lexicon, is_exact, load_lexicon, plural
 from ecg_grpo.polarity import stances, yes_or_no
-from ecg_grpo.quantities import _NUMBER, UNITS, number_agreement, quantities
+from ecg_grpo.quantities import NUMBER, UNITS, number_agreement, quantities
+from ecg_grpo.resources import resource
 
-SYNONYMS = LEXICON.with_name("synonyms.yaml")
+SYNONYMS = resource("lexicon/synonyms.yaml")
 
 Change = Callable[[str, str], str | None]
 """(answer, question) → the changed answer; None if the change does not apply."""
@@ -240,7 +241,7 @@ def numbers(answer: str, question: str) -> str | None:
 
 def _scaled(text: str, factor: float) -> str:
     edits: list[_Edit] = []
-    for match in _NUMBER.finditer(text):
+    for match in NUMBER.finditer(text):
         if match["ratio"]:
             above, below = match["ratio"].split(":")
             edits.append(_Edit(*match.span("ratio"), f"{_scaled_integer(int(above), factor)}:{below.strip()}"))
@@ -315,7 +316,7 @@ def direction(answer: str, question: str) -> str | None:
         return None
     edits: list[_Edit] = []
     last = 0
-    for match in _NUMBER.finditer(answer):
+    for match in NUMBER.finditer(answer):
         if ahead := _AHEAD.search(answer, last, match.start()):
             edits.append(_Edit(*ahead.span("direction"), TURNED[ahead["direction"].lower()]))
         elif behind := _BEHIND.match(answer, match.end()):
@@ -695,7 +696,7 @@ def _unit_edits(answer: str) -> Iterator[_Edit]:
         low, high = _shifted(match["low"], shift), _shifted(match["high"], shift) if match["high"] else ""
         if match["unit"] not in {"mm", "g", "mV"} or len(low) < 4:
             yield _Edit(*match.span(), f"{low}{match['join'] or ''}{high}{match['gap'] or ' '}{unit}")
-    for match in _NUMBER.finditer(answer):
+    for match in NUMBER.finditer(answer):
         unit = match["unit"]
         new = _UNIT_FORMS.get(unit.lower()) if unit else None
         if new and unit.lower() in UNITS:

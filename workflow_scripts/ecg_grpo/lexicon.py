@@ -11,8 +11,9 @@ from pathlib import Path
 import yaml
 
 from ecg_grpo.errors import InputError
+from ecg_grpo.resources import resource
 
-LEXICON = Path(__file__).resolve().parents[2] / "resources/lexicon/cardiology.yaml"
+LEXICON = resource("lexicon/cardiology.yaml")
 
 _WORD = re.compile(r"\w+")
 _GAP = re.compile(r"(?:['’]\s?|\s*[-‐‑–/]\s*|\s{1,3})\Z")

@@ -64,7 +64,7 @@ def _any(words: Iterable[str]) -> str:
 
 _UNIT = rf"(?:{_any(UNITS)})(?![\w/])"
 _TO_WORD = rf"(?:(?:to|or|and)\s+(?:{_any(_WORDS)}|\d+)[\s-]+)?"
-_NUMBER = re.compile(
+NUMBER = re.compile(
     rf"(?:(?<![^\s(])(?P<sign>[-−–+]))?(?<![\w.,/])(?:(?P<ratio>\d+\s?:\s?\d+)(?![\w:])"
     rf"|(?:(?P<digits>(?:\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)|(?P<word>{_any(_WORDS)})(?=[\s-]+{_TO_WORD}{_UNIT}))"
     rf"(?:[\s-]*(?P<unit>{_UNIT})|(?![\w/]|-[A-Za-z]|[.,]\d)))",
@@ -111,7 +111,7 @@ def quantities(text: str) -> tuple[Quantity, ...]:
     """
     text = " ".join(text.split())  # at  least is at least
     found: list[Quantity] = []
-    matches = list(_NUMBER.finditer(text))
+    matches = list(NUMBER.finditer(text))
     place = 0
     while place < len(matches):
         first = last = matches[place]
@@ -127,7 +127,7 @@ def quantities(text: str) -> tuple[Quantity, ...]:
 def without_quantities(text: str) -> str:
     """The text without its numbers, their units and the words of their direction: what else it says."""
     kept, end = [], 0
-    for match in _NUMBER.finditer(text):
+    for match in NUMBER.finditer(text):
         before = text[end : match.start()]
         ahead = _BEFORE.search(before, max(0, len(before) - _LONGEST_DIRECTION))
         kept.append(before[: ahead.start()] if ahead else before)
