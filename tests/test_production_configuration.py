@@ -254,7 +254,7 @@ def test_the_whole_run_is_planned(checkout: Project, name: str) -> None:
         *("fetch_base_model", "fetch_raw_data", "prepare_data", "make_data_report", "train_sft", "merge_sft_adapter"),
         *("train_grpo", "merge_grpo_checkpoint", "generate_answers", "generate_baselines", "score_answers"),
         *("score_as_ecg_bench", "score_meaning", "score_references", "check_contamination", "compare_models"),
-        *("make_report", "write_lm_eval_task"),
+        *("make_report", "write_lm_eval_task", "sample_for_audit", "audit_reward", "require_sound_reward"),
     }
     commands = checkout.snakemake("grpo", "--dry-run", "--printshellcmds", *plan).stdout
     launched = "accelerate launch --multi_gpu --num_processes 8" in commands

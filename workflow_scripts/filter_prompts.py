@@ -66,7 +66,7 @@ def filter_prompts(arguments: argparse.Namespace, stage: Stage) -> None:
     stage.facts["truncated_completions"] = sum(completion.finish_reason == "length" for completion in completions)
     stage.facts["generation_seconds"] = round(time.monotonic() - started, 1)
     judged = [
-        difficulty_of([mix.reward(completion.text, row["answer"], row["question"]) for completion in group], settings)
+        difficulty_of(mix.rewards([(completion.text, row["answer"], row["question"]) for completion in group]), settings)
         for row, group in zip(rows, groups, strict=True)
     ]
     stage.facts["prompts"] = count_reasons(judged)
