@@ -269,6 +269,25 @@ def test_no_synonym_is_its_own() -> None:
         assert phrase not in map(str.lower, others)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("It lasts 120 ms.", "It takes 0.12 s.", True),
+        ("It lasts 120 ms.", "It lasts.", False),
+        ("It lasts.", "It lasts 120 ms.", False),
+        ("It is long.", "It is.", False),
+        ("It is.", "It is long.", False),
+    ],
+)
+def test_what_a_paraphrase_must_keep(one: str, other: str, same: bool) -> None:
+    assert counterfactuals._says_the_same(one, other) is same
+
+
+def test_a_side_that_stays_is_not_turned() -> None:
+    assert not counterfactuals._is_turned("It is long and high.", "It is short and high.")
+    assert counterfactuals._is_turned("It is long and high.", "It is short.")
+
+
 def test_consecutive_answers_draw_differently() -> None:
     drawn = [_change("disease", "It is pericarditis.", str(number)) for number in range(10)]
     assert any(one != other for one, other in pairwise(drawn))
