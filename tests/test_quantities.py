@@ -81,3 +81,9 @@ def test_every_unit_is_read_and_equals_itself_in_its_base(number: int, unit: str
 def test_any_text_is_read_without_an_error(text: str) -> None:
     for found in quantities(text):
         assert found.unit == ":" or found.low <= found.high
+
+
+@pytest.mark.parametrize("text", ["1 mſ", "5 mın", "273 K", "9" * 5000, "1." + "9" * 5000 + " ms", "9" * 5000 + ":1", "4 µV"])
+def test_letters_that_only_fold_to_a_unit_and_endless_numbers_raise_nothing(text: str) -> None:
+    assert len(quantities(text)) <= 1
+    number_agreement(text, "at least 1 ms")

@@ -64,16 +64,18 @@ def _any(words: Iterable[str]) -> str:
 
 _UNIT = rf"(?:{_any(UNITS)})(?![\w/])"
 _TO_WORD = rf"(?:(?:to|or|and)\s+(?:{_any(_WORDS)}|\d+)[\s-]+)?"
+# ASCII, since other letters fold to those of a unit, and are no unit: 1 mſ. Longer numbers than 40 digits are none.
+_FLAGS = re.IGNORECASE | re.ASCII
 NUMBER = re.compile(
-    rf"(?:(?<![^\s(])(?P<sign>[-−–+]))?(?<![\w.,/])(?:(?P<ratio>\d+\s?:\s?\d+)(?![\w:])"
-    rf"|(?:(?P<digits>(?:\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)|(?P<word>{_any(_WORDS)})(?=[\s-]+{_TO_WORD}{_UNIT}))"
+    rf"(?:(?<![^\s(])(?P<sign>[-−–+]))?(?<![\w.,/])(?:(?P<ratio>\d{{1,40}}\s?:\s?\d{{1,40}})(?![\w:])"
+    rf"|(?:(?P<digits>(?:\d{{1,3}}(?:,\d{{3}}){{1,9}}(?!\d)|\d{{1,40}})(?:\.\d{{1,40}})?|\.\d{{1,40}})|(?P<word>{_any(_WORDS)})(?=[\s-]+{_TO_WORD}{_UNIT}))"
     rf"(?:[\s-]*(?P<unit>{_UNIT})|(?![\w/]|-[A-Za-z]|[.,]\d)))",
-    re.IGNORECASE,
+    _FLAGS,
 )
-_BEFORE = re.compile(rf"(?:^|(?<=\W))(?P<direction>{_any(_DIRECTIONS)})\s*(?:or equal to\s*)?(?:a |an |the )?$", re.IGNORECASE)
-_BEHIND = re.compile(rf"\s?(?P<direction>{_any(_AFTER)})(?!\w)", re.IGNORECASE)
-_RANGE = re.compile(r"\s*(?:-|–|—|−|to)\s*$|\s+and\s+$", re.IGNORECASE)
-_BETWEEN = re.compile(r"\b(?:between|from)\s*(?:about |approximately )?$", re.IGNORECASE)
+_BEFORE = re.compile(rf"(?:^|(?<=\W))(?P<direction>{_any(_DIRECTIONS)})\s*(?:or equal to\s*)?(?:a |an |the )?$", _FLAGS)
+_BEHIND = re.compile(rf"\s?(?P<direction>{_any(_AFTER)})(?!\w)", _FLAGS)
+_RANGE = re.compile(r"\s*(?:-|–|—|−|to)\s*$|\s+and\s+$", _FLAGS)
+_BETWEEN = re.compile(r"\b(?:between|from)\s*(?:about |approximately )?$", _FLAGS)
 
 
 _LONGEST_DIRECTION = 40
