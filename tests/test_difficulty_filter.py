@@ -58,8 +58,10 @@ def test_a_prompt_is_kept_exactly_if_in_range_and_spread(rewards: list[float], s
         ([0.0, 0.0, 0.0, 0.0], "too_hard"),
         ([1.0, 1.0, 1.0, 1.0], "too_easy"),
         ([0.0, 1.0, 0.0, 1.0], "kept"),
-        ([0.5, 0.5, 0.5, 0.51], "no_spread"),
+        ([0.5, 0.5, 0.5, 0.505], "no_spread"),
         ([0.5, 0.5, 0.5, 0.6], "kept"),
+        ([0.04, 0.05, 0.02, 0.06], "kept"),
+        ([0.0, 0.0, 0.0, 0.06], "too_hard"),
     ],
 )
 def test_reasons_with_the_default_settings(rewards: list[float], reason: str) -> None:

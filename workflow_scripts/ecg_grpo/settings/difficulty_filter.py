@@ -13,11 +13,11 @@ class DifficultyFilterSettings(Section):
     """Section `difficulty_filter`.
 
     A group of equal rewards has no advantage and gives no gradient (DAPO, arXiv 2503.14476, section 3.2); prompts between
-    the extremes teach most (Bae et al. 2025, arXiv 2504.03380). Rewards here are the total of `reward`, from 0 to 1.
+    the extremes teach most (Bae et al. 2025, arXiv 2504.03380). Rewards are those of section `reward`.
 
-    The default range is wide on purpose. With the default rewards the reference answer of another question scores 0.19 to
-    0.48 on the sample data (median 0.29) and an empty text 0, so that a mean below 0.1 means texts that are hardly answers,
-    and one above 0.9 texts that are all but the reference.
+    The default range is wide on purpose. With the default reward the reference answer of another question of the task scores
+    0.01 to 0.15 on the sample data (median 0.04) and an empty text 0, so that a mean below 0.02 means texts that are hardly
+    answers, and one above 0.9 texts that are all but the reference.
     """
 
     enabled: bool = Field(False, description="Whether GRPO trains on the filtered prompts instead of the whole training split.")
@@ -25,13 +25,13 @@ class DifficultyFilterSettings(Section):
         4, ge=2, description="Completions sampled for each prompt; grpo.num_generations would measure GRPO's very groups."
     )
     min_reward: float = Field(
-        0.1, ge=0, le=1, description="Smallest mean reward of a prompt's samples, 0 to 1; below it the prompt is too hard."
+        0.02, ge=0, le=1, description="Smallest mean reward of a prompt's samples, 0 to 1; below it the prompt is too hard."
     )
     max_reward: float = Field(
         0.9, ge=0, le=1, description="Largest mean reward of a prompt's samples, 0 to 1; above it the prompt is too easy."
     )
     min_spread: float = Field(
-        0.01,
+        0.005,
         ge=0,
         le=0.5,
         description="Smallest standard deviation of a prompt's rewards, 0 to 0.5; below it the samples are as good as equal. "
