@@ -46,7 +46,10 @@ class EmbeddingReward:
         """The reward of each text."""
         import torch
 
-        triples = [(take_apart(completion).prediction, reference, question) for completion, reference, question in cases]
+        triples = [
+            tuple(map(_encodable, (take_apart(completion).prediction, reference, question)))
+            for completion, reference, question in cases
+        ]
         texts = sorted({text for triple in triples for text in triple if text.strip()})
         found = zip(texts, self._model.embed(texts, self._batch_size), strict=True)
         sentences = {text: torch.nn.functional.normalize(one.sentence.float(), dim=0) for text, one in found}
@@ -59,6 +62,11 @@ class EmbeddingReward:
             start = min(0.99, max(0.0, cosine(question, reference)))
             rewards.append(min(1.0, max(0.0, (cosine(prediction, reference) - start) / (1 - start))))
         return rewards
+
+
+def _encodable(text: str) -> str:
+    """The text as a tokenizer takes it: half a character of UTF-16 is none."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _embedding(settings: RewardSettings) -> ModelReward:
