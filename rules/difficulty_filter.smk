@@ -34,6 +34,7 @@ rule filter_prompts:
         grpo_prompts_per_step=SETTINGS.grpo.prompts_per_step,
     params:
         settings=SETTINGS.difficulty_filter.as_json(),
+        scratch=SCRATCH,
         reward=SETTINGS.reward.as_json(),
         code=code_fingerprint("workflow_scripts/filter_prompts.py"),
     message:
@@ -44,6 +45,7 @@ rule filter_prompts:
         " --sft-model {input.sft_model:q}"
         " --prompts {output.prompts:q}"
         " --difficulty {output.difficulty:q}"
+        " --scratch {params.scratch:q}"
         " --reward {params.reward:q}"
         " --prompts-per-step {resources.grpo_prompts_per_step}"
         " --settings {params.settings:q}"

@@ -72,6 +72,7 @@ rule audit_reward:
         mem_mb=4000,
         runtime=120,
     params:
+        scratch=SCRATCH,
         reward=SETTINGS.reward.as_json(),
         settings=SETTINGS.reward_audit.audit.as_json(),
         code=code_fingerprint("workflow_scripts/audit_reward.py"),
@@ -83,6 +84,7 @@ rule audit_reward:
         " --validation {input.validation:q}"
         " --samples {input.samples:q}"
         " --audit {output.audit:q}"
+        " --scratch {params.scratch:q}"
         " --reward {params.reward:q}"
         " --settings {params.settings:q}"
         " --threads {threads}"

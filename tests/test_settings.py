@@ -110,6 +110,8 @@ def test_null_takes_a_part_of_the_reward_out_and_weight_0_only_logs_it() -> None
         ({"reward": {"weights": {"concept_f1": 0, "chrf": None}}}, "at least one reward function with a weight above 0"),
         ({"reward": {"weights": {"chrf": -1}}}, "what is to be punished is a gate"),
         ({"reward": {"weights": {"length": 1}}}, "length is a gate and has a weight"),
+        ({"reward": {"weights": {"judge": 1}}}, "reward.judge names nobody to ask"),
+        ({"reward": {"judge": {"endpoint": {"base_url": "http://a:b@c/v1", "model": "m"}}}}, "must hold no password"),
         ({"reward": {"gates": {"length": 1.5}}}, "gates.length must be from 0 to 1"),
         ({"grpo": {"num_generations": 7}}, "no multiple of num_generations (7)"),
         ({"grpo": {"loss_type": "gspo"}}, "grpo.loss_type"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from pathlib import Path
 
 from ecg_grpo.files import write_json
 from ecg_grpo.settings.reward import RewardSettings
@@ -22,6 +23,7 @@ parser.add_input("--train", help="training split (parquet)")
 parser.add_input("--validation", help="validation split (parquet)")
 parser.add_input("--samples", nargs="*", default=[], help="completions of the SFT model to the validation questions (parquet)")
 parser.add_output("--audit", help="the audit to write (JSON)")
+parser.add_argument("--scratch", type=Path, help="folder in which a judge's replies are kept (default: none)")
 parser.add_argument("--reward", default="{}", metavar="JSON", help="section `reward` of the configuration, as JSON")
 parser.add_settings("reward_audit.audit")
 
@@ -30,11 +32,11 @@ def audit_reward(arguments: argparse.Namespace, stage: Stage) -> None:
     """Makes the attacks, scores everything, writes."""
     from ecg_grpo.attacks import Target, usual_beginning
     from ecg_grpo.baselines import most_frequent_answers, nearest_training_answers
-    from ecg_grpo.model_rewards import load_mix
+    from ecg_grpo.model_rewards import Surroundings, load_mix
     from ecg_grpo.reward_audit import audit
 
     settings = AuditSettings.from_json(arguments.settings)
-    mix = load_mix(RewardSettings.from_json(arguments.reward, "--reward"))
+    mix = load_mix(RewardSettings.from_json(arguments.reward, "--reward"), Surroundings(arguments.scratch, stage.say))
     train = read_rows(arguments.train, "task", "context", "question", "answer")
     records = read_rows(arguments.validation, "id", "task", "cluster", "context", "question", "answer")
     completions: dict[str, list[str]] = defaultdict(list)

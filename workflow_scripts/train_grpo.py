@@ -81,7 +81,7 @@ def _train(
     from ecg_grpo.completions import gather_completions
     from ecg_grpo.device import prepare_device
     from ecg_grpo.guards import Guards
-    from ecg_grpo.model_rewards import load_mix
+    from ecg_grpo.model_rewards import Surroundings, load_mix
     from ecg_grpo.policy_trainer import PolicyTrainer
     from ecg_grpo.rewards import trl_rewards
     from ecg_grpo.training import (
@@ -99,7 +99,7 @@ def _train(
     inputs = [arguments.train, arguments.validation, arguments.sft_model, *arguments.launch_files]
     if settings.validation is not None:
         inputs.append(METRICS_MODULE)
-    mix = load_mix(RewardSettings.from_json(arguments.reward, "--reward"))
+    mix = load_mix(RewardSettings.from_json(arguments.reward, "--reward"), Surroundings(arguments.scratch, stage.say))
     scratch = scratch_directory(arguments.scratch, __file__, arguments.settings + arguments.reward, str(dtype), inputs)
     validation, evaluated, metric = settings.validation, None, None
     while_training: dict[str, object] = {"eval_strategy": "no"}

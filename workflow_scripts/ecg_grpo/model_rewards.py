@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
 
-from ecg_grpo.prompts import take_apart
+from ecg_grpo.endpoint import Endpoint
+from ecg_grpo.errors import InputError
+from ecg_grpo.judging import RUBRIC_TEXTS, JudgePrompt, read_grades, scaled
+from ecg_grpo.prompts import Message, take_apart
+from ecg_grpo.replies import kept_replies, name_of
+from ecg_grpo.resources import resource
 from ecg_grpo.rewards import Case, ModelReward, RewardMix
 from ecg_grpo.sentence_model import sentence_model_directory
-from ecg_grpo.settings.reward import EmbeddingSettings, RewardSettings
+from ecg_grpo.settings.reward import EmbeddingSettings, RewardJudgeSettings, RewardSettings
 
 
-def load_mix(settings: RewardSettings) -> RewardMix:
+@dataclass(frozen=True)
+class Surroundings:
+    """What a model's reward needs of the stage that it works in.
+
+    Attributes:
+        scratch: folder in which paid replies are kept; None keeps none.
+        say: writes a line to the stage's log.
+    """
+
+    scratch: Path | None = None
+    say: Callable[[str], None] = print
+
+
+def load_mix(settings: RewardSettings, surroundings: Surroundings | None = None) -> RewardMix:
     """The mix that the section `reward` of the configuration describes, its models loaded.
 
     Raises:
         InputError: a model that it needs is not there.
     """
-    models = {name: load(settings) for name, load in MODEL_REWARDS.items() if name in settings.parts()}
+    around = surroundings or Surroundings()
+    models = {name: load(settings, around) for name, load in MODEL_REWARDS.items() if name in settings.parts()}
     return RewardMix(settings.weighted(), settings.gating(), models)
 
 
@@ -64,14 +87,97 @@ class EmbeddingReward:
         return rewards
 
 
+class JudgeReward:
+    """Mean grade of a language model by accuracy, completeness and clarity, 1 to 5 brought to 0 to 1.
+
+    The prompt, and how it keeps an answer from addressing the judge, is that of the evaluation (`judging`). Replies are kept by
+    their prompt, so that the same text is paid for once. Whatever goes wrong gives None and a line in the log: out of reach,
+    unreadable, the budget used up. After a batch without any reply the next one begins with a single question, so that a judge
+    that is down does not hold the training up.
+
+    Gamed by: whatever impresses the judge; length, confidence, its own style (Zheng et al. 2023, arXiv 2306.05685).
+    """
+
+    def __init__(self, settings: RewardJudgeSettings, surroundings: Surroundings) -> None:
+        """
+        Args:
+            settings: whom to ask, and how often.
+            surroundings: where replies are kept.
+
+        Raises:
+            InputError: the key is missing.
+        """
+        self._settings, self._say = settings, surroundings.say
+        self._prompt = JudgePrompt(resource("prompts/judge_rubric.txt"), RUBRIC_TEXTS, settings.rubric.model_dump())
+        # Each process of a training keeps what it was told itself.
+        stage = f"reward_judge.{os.environ.get('RANK', '0')}"
+        self._replies = kept_replies(surroundings.scratch, stage, settings.endpoint, settings.max_new_tokens)
+        self._endpoint = Endpoint(settings.endpoint, settings.max_new_tokens, self._say)
+        self._is_down = False
+        self.requests = 0
+        """Questions asked so far, those without a reply included."""
+
+    def __call__(self, cases: Sequence[Case]) -> list[float | None]:
+        """The reward of each text; an empty answer is 0 without asking."""
+        answers = [take_apart(completion).prediction for completion, _, _ in cases]
+        prompts = [
+            self._prompt.messages(question=question, reference=reference, answer=answer) if answer else None
+            for answer, (_, reference, question) in zip(answers, cases, strict=True)
+        ]
+        names = [prompt and name_of(prompt) for prompt in prompts]
+        missing = {
+            name: prompt
+            for name, prompt in zip(names, prompts, strict=True)
+            if name and prompt and name not in self._replies.found
+        }
+        self._ask(missing)
+        return [0.0 if name is None else self._grade(name) for name in names]
+
+    def _ask(self, missing: dict[str, list[Message]]) -> None:
+        if self._settings.max_requests is not None and len(missing) > (left := self._settings.max_requests - self.requests):
+            if left > 0:
+                self._say(f"judge: reward.judge.max_requests ({self._settings.max_requests}) is used up")
+            missing = dict(list(missing.items())[: max(0, left)])
+        if self._is_down and missing:
+            first = next(iter(missing))
+            self._is_down = not self._answered({first: missing.pop(first)})
+        if missing and not self._is_down:
+            self._is_down = not self._answered(missing)
+
+    def _answered(self, prompts: dict[str, list[Message]]) -> int:
+        """Asks in parallel; how many were answered."""
+        before = len(self._replies.found)
+        with ThreadPoolExecutor(self._settings.endpoint.max_parallel) as pool:
+            asked = {pool.submit(self._endpoint.ask, prompt): name for name, prompt in prompts.items()}
+            for future in as_completed(asked):
+                self.requests += 1
+                try:
+                    self._replies.add(asked[future], future.result())
+                except InputError as error:
+                    self._say(f"judge: no reply ({error})")
+        return len(self._replies.found) - before
+
+    def _grade(self, name: str) -> float | None:
+        reply = self._replies.found.get(name)
+        grades = None if reply is None else read_grades(reply.text)
+        if reply is not None and grades is None:
+            self._say("judge: a reply that is no grades")
+        return None if grades is None else sum(map(scaled, grades.values())) / len(grades)
+
+
 def _encodable(text: str) -> str:
     """The text as a tokenizer takes it: half a character of UTF-16 is none."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _embedding(settings: RewardSettings) -> ModelReward:
+def _embedding(settings: RewardSettings, _: Surroundings) -> ModelReward:
     return EmbeddingReward(settings.embedding)
 
 
-MODEL_REWARDS: dict[str, Callable[[RewardSettings], ModelReward]] = {"embedding": _embedding}
+def _judge(settings: RewardSettings, surroundings: Surroundings) -> ModelReward:
+    assert settings.judge is not None  # the settings' own validation
+    return JudgeReward(settings.judge, surroundings)
+
+
+MODEL_REWARDS: dict[str, Callable[[RewardSettings, Surroundings], ModelReward]] = {"embedding": _embedding, "judge": _judge}
 """Every reward that needs a model, by the name that the configuration uses."""

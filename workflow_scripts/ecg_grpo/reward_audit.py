@@ -22,6 +22,8 @@ from ecg_grpo.settings.reward_audit import AuditSettings
 _SAME = 1e-9
 """Rewards that differ by less are the same: floating-point sums."""
 _NO_SPREAD = 0.01
+_MOST_SILENCE = 0.1
+"""Share of the texts of which a part of the reward may have no value."""
 
 
 def audit(
@@ -61,7 +63,7 @@ def audit(
         "honest": [row for row in rows if row["name"] not in ATTACKS],
         "attacks": attacks,
         "samples": of_samples,
-        "failures": [sentence for row in attacks for sentence in _failures(row, found.limits)],
+        "failures": [*found.silent_parts(), *(sentence for row in attacks for sentence in _failures(row, found.limits))],
     }
 
 
@@ -149,6 +151,16 @@ class _Audit:
             "honest_reward": right.reward,
             "part": max(paid, key=lambda part: paid[part]),
         }
+
+    def silent_parts(self) -> list[str]:
+        """One sentence for each part that had nothing to say of many texts: a judge that is down, or not set up rightly."""
+        values = [tried.values for row in self.tried for tried in row.values()]
+        shares = {part: float(np.mean([one[part] is None for one in values])) for part in self.mix.parts}
+        return [
+            f"{part} gave no value for {share:.0%} of the texts, more than {_MOST_SILENCE:.0%}"
+            for part, share in shares.items()
+            if share > _MOST_SILENCE
+        ]
 
     def samples(self, samples: Sequence[Sequence[str]]) -> dict[str, Any]:
         """What the policy's start earns, and whether GRPO can learn from its differences."""

@@ -6,9 +6,13 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from ecg_grpo.settings.endpoint import EndpointSettings
+from ecg_grpo.settings.judge import RubricSettings
 from ecg_grpo.settings.section import Section
 
-RewardName = Literal["format", "concept_f1", "polarity", "numbers", "chrf", "rouge_l", "length", "repetition", "embedding"]
+RewardName = Literal[
+    "format", "concept_f1", "polarity", "numbers", "chrf", "rouge_l", "length", "repetition", "embedding", "judge"
+]
 """The reward functions of `ecg_grpo.rewards.REWARDS` and `model_rewards.MODEL_REWARDS`; a test holds the lists equal."""
 
 
@@ -22,6 +26,17 @@ class EmbeddingSettings(Section):
     )
     max_tokens: int = Field(512, ge=3, description="Longest text in tokens; what is longer is cut.")
     batch_size: int = Field(64, ge=1, description="Texts embedded at once.")
+
+
+class RewardJudgeSettings(Section):
+    """Section `reward.judge`: the language model of the reward function `judge`, which grades by a rubric."""
+
+    endpoint: EndpointSettings = Field(description="The model that judges.")
+    rubric: RubricSettings = Field(default_factory=RubricSettings, description="What each of the three criteria means.")
+    max_new_tokens: int = Field(256, ge=1, description="Longest reply of the judge in tokens.")
+    max_requests: int | None = Field(
+        None, ge=1, description="Requests of one process in one stage after which nothing more is asked; null: no limit."
+    )
 
 
 class RewardSettings(Section):
@@ -44,6 +59,7 @@ class RewardSettings(Section):
     embedding: EmbeddingSettings = Field(
         default_factory=EmbeddingSettings, description="The model of the reward function `embedding`; loaded if it is used."
     )
+    judge: RewardJudgeSettings | None = Field(None, description="Who judges, for the reward function `judge`; null: nobody.")
 
     def weighted(self) -> dict[str, float]:
         """The weights, in the order of the alphabet, without what was taken out."""
@@ -72,6 +88,8 @@ class RewardSettings(Section):
         for name, floor in self.gating().items():
             if not 0 <= floor <= 1:
                 raise ValueError(f"gates.{name} must be from 0 to 1 ({floor:g})")
+        if "judge" in self.parts() and self.judge is None:
+            raise ValueError("judge is part of the reward, but reward.judge names nobody to ask")
         if not any(self.weighted().values()):
             raise ValueError("weights must name at least one reward function with a weight above 0")
         return self
