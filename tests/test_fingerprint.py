@@ -61,6 +61,8 @@ def test_no_stage_imports_another_stages_settings() -> None:
         "train_sft": {"sft", "guards"},
         "merge_adapter": {"merge"},
         "filter_prompts": {"difficulty_filter"},
+        "make_preference_pairs": {"reward_model"},
+        "train_reward_model": {"reward_model", "guards"},
         "train_grpo": {"grpo", "guards"},
         "generate_answers": {"generation"},
         "ask_endpoint": {"endpoint"},

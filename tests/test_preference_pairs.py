@@ -182,6 +182,12 @@ def test_a_worse_answer_that_is_the_paraphrase_is_no_pair() -> None:
         assert all(pair["rejected"] != "In short: Yes, it is." for pair in found)
 
 
+def test_a_worse_answer_that_is_the_reference_is_no_pair() -> None:
+    settings = PairSettings(kinds=["sft_sample"], paraphrase_share=1)
+    records, samples = [record("A", "Is it?", "Yes, it is.")], {"A": [Sample("YES, it is.", 0.3)]}
+    assert pairs_of(records, settings, samples=samples, paraphrases=reworded) == []
+
+
 def test_paraphrases_stand_on_both_sides() -> None:
     records = [record(f"R{number}", f"Is it {number}?", f"Yes, it is {number} of them.") for number in range(200)]
     settings = PairSettings(kinds=["polarity", "echo"], paraphrase_share=0.3)

@@ -309,6 +309,7 @@ def test_accuracy_by_kind_beside_the_rules_of_length() -> None:
     assert report["all"]["accuracy"] == 0.625
     assert report["tasks"] == {"EBK": report["all"]}
     assert report["score_and_length"]["chosen"]["pearson"] == pytest.approx(0.6324555)
+    assert report["score_and_length"]["chosen"]["spearman"] == pytest.approx(0.6324555)
     assert report["score_and_length"]["chosen"]["texts"] == 4
     constant = accuracy_report(held_out[:1], [1.0], [0.0])["score_and_length"]["chosen"]
     assert constant == {"texts": 1, "pearson": None, "spearman": None}

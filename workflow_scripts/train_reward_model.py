@@ -71,6 +71,7 @@ def train_reward_model(arguments: argparse.Namespace, stage: Stage) -> None:
     inputs = [arguments.train, arguments.validation, arguments.base_model, *arguments.launch_files]
     scratch = scratch_directory(arguments.scratch, __file__, arguments.settings, str(dtype), inputs)
     steps = settings.steps(len(pairs["train"]))
+    judged = evenly(pairs["validation"], settings.validation_pairs)
     join_processes(settings)
     trainer_config = RewardConfig(
         **trainer_arguments(settings, scratch, dtype),
@@ -93,12 +94,12 @@ def train_reward_model(arguments: argparse.Namespace, stage: Stage) -> None:
         processing_class=tokenizer,
         peft_config=lora_config(settings.lora, scores=True),
         train_dataset=preference_dataset(pairs["train"]),
-        eval_dataset=preference_dataset(pairs["validation"]),
+        eval_dataset=preference_dataset(judged),
         callbacks=[log],
         args=trainer_config,
     )
-    for name, dataset in (("train", trainer.train_dataset), ("validation", trainer.eval_dataset)):
-        require_all(getattr(arguments, name), len(dataset), len(pairs[name]))
+    require_all(arguments.train, len(trainer.train_dataset), len(pairs["train"]))
+    require_all(arguments.validation, len(trainer.eval_dataset), len(judged))
     final = run_trainer(trainer, scratch, steps, stage)
     delivers = trainer.is_world_process_zero()
     trainer.accelerator.free_memory()  # what follows loads the model twice more

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from statistics import fmean
+from statistics import NormalDist, correlation, fmean
 from typing import Any
-
-import numpy as np
-from scipy import stats
 
 CONFIDENCE = 0.95
 
@@ -22,11 +20,11 @@ def wilson_interval(share: float, observations: int, confidence: float = CONFIDE
         observations: number of independent observations, at least 1.
         confidence: level, in (0, 1).
     """
-    z = stats.norm.isf((1 - confidence) / 2)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
     middle = share + z * z / (2 * observations)
     spread = z * math.sqrt(share * (1 - share) / observations + z * z / (4 * observations * observations))
     scale = 1 + z * z / observations
-    return max(0.0, float((middle - spread) / scale)), min(1.0, float((middle + spread) / scale))
+    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
 
 
 def accuracy_report(pairs: Sequence[Mapping[str, Any]], chosen: Sequence[float], rejected: Sequence[float]) -> dict[str, Any]:
@@ -95,7 +93,12 @@ def _figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _correlations(scores: Sequence[float], lengths: Sequence[float]) -> dict[str, float | int | None]:
     found: dict[str, float | int | None] = {"texts": len(scores), "pearson": None, "spearman": None}
-    if len(scores) > 1 and np.ptp(scores) > 0 and np.ptp(lengths) > 0:
-        found["pearson"] = float(stats.pearsonr(scores, lengths).statistic)
-        found["spearman"] = float(stats.spearmanr(scores, lengths).statistic)
+    if len(set(scores)) > 1 and len(set(lengths)) > 1:
+        found |= {"pearson": correlation(scores, lengths), "spearman": correlation(_ranks(scores), _ranks(lengths))}
     return found
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """Ranks from 1; equal values share their mean rank."""
+    ordered = sorted(values)
+    return [(bisect_left(ordered, value) + 1 + bisect_right(ordered, value)) / 2 for value in values]

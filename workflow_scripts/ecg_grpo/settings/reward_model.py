@@ -72,7 +72,7 @@ class PairSettings(Section):
 class RewardTrainingSettings(TrainingSettings):
     """How the reward model is trained; names and meanings are those of TRL's RewardConfig."""
 
-    NOT_THE_TRAINERS = TrainingSettings.NOT_THE_TRAINERS | {"evaluations"}
+    NOT_THE_TRAINERS = TrainingSettings.NOT_THE_TRAINERS | {"evaluations", "validation_pairs"}
 
     max_steps: int = Field(-1, ge=-1, description="Optimizer steps; -1 leaves it to num_train_epochs.")
     learning_rate: float = Field(1e-4, gt=0, description="Peak learning rate of AdamW.")
@@ -90,6 +90,9 @@ class RewardTrainingSettings(TrainingSettings):
     )
     evaluations: int = Field(
         2, ge=1, description="How often the held-out pairs are judged, besides once before the first step."
+    )
+    validation_pairs: int = Field(
+        256, ge=1, description="Most held-out pairs that are judged while training, spread evenly; all are judged afterwards."
     )
 
     def steps(self, pairs: int) -> int:
