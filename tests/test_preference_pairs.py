@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ecg_grpo.counterfactuals import COUNTERFACTUALS
+from ecg_grpo.counterfactuals import COUNTERFACTUALS, Counterfactual
 from ecg_grpo.errors import InputError
 from ecg_grpo.preference_pairs import (
     PREFERENCE_PAIRS,
@@ -39,18 +39,17 @@ from ecg_grpo.tables import RECORDS, read_rows, write_table
 ALL = PairSettings()
 
 
-class Change:
-    """A counterfactual that replaces one word."""
+def replacing(old: str, new: str) -> Counterfactual:
+    """A counterfactual that replaces one text."""
 
-    def __init__(self, old: str, new: str) -> None:
-        self.old, self.new = old, new
+    def change(answer: str, question: str) -> str | None:
+        return answer.replace(old, new) if old in answer else None
 
-    def change(self, answer: str, question: str) -> str | None:
-        return answer.replace(self.old, self.new) if self.old in answer else None
+    return Counterfactual("", change, "")
 
 
-CHANGES = dict.fromkeys(COUNTERFACTUALS, Change("nothing has this word", ""))
-CHANGES |= {"polarity": Change("Yes", "No"), "numbers": Change("120", "300")}
+CHANGES = dict.fromkeys(COUNTERFACTUALS, replacing("nothing has this word", ""))
+CHANGES |= {"polarity": replacing("Yes", "No"), "numbers": replacing("120", "300")}
 
 
 def reworded(answer: str, question: str) -> str | None:
@@ -168,13 +167,13 @@ def test_weak_samples_only_and_without_their_reasoning() -> None:
 
 def test_texts_that_differ_in_case_space_or_quotes_alone_are_no_pair() -> None:
     for changed in ("yes, it's a “U”  wave", 'Yes, it’s a "U" wave'):
-        changes = {"polarity": Change('Yes, it\'s a "U" wave', changed)}
+        changes = {"polarity": replacing('Yes, it\'s a "U" wave', changed)}
         assert made([record("A", "Is it?", 'Yes, it\'s a "U" wave')], "polarity", counterfactuals=changes) == {}
     assert normal("“Yes” it’s\n SO") == normal('"yes" it\'s so') == '"yes" it\'s so'
 
 
 def test_a_worse_answer_that_is_the_paraphrase_is_no_pair() -> None:
-    changes = {"polarity": Change("Yes", "In short: Yes")}
+    changes = {"polarity": replacing("Yes", "In short: Yes")}
     records = [record("A", "Is it?", "Yes, it is.")]
     for share in (0, 1):
         settings = PairSettings(kinds=["polarity"], paraphrase_share=share)

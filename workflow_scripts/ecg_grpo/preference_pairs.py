@@ -23,13 +23,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from ecg_grpo.counterfactuals import COUNTERFACTUALS, paraphrase
+from ecg_grpo.counterfactuals import COUNTERFACTUALS, Change, Counterfactual, paraphrase
 from ecg_grpo.errors import InputError
 from ecg_grpo.prompts import extract_prediction
 from ecg_grpo.settings.reward_model import PairSettings
@@ -69,18 +69,6 @@ _ASKING = re.compile(
 )
 
 
-class Changes(Protocol):
-    """A way to turn a right answer into a wrong one; see `ecg_grpo.counterfactuals.Counterfactual`."""
-
-    def change(self, answer: str, question: str) -> str | None: ...
-
-
-class Paraphrases(Protocol):
-    """The same answer in other words, or None; see `ecg_grpo.counterfactuals.paraphrase`."""
-
-    def __call__(self, answer: str, question: str) -> str | None: ...
-
-
 @dataclass(frozen=True)
 class Sample:
     """A sampled completion and its reward, 0 to 1."""
@@ -113,8 +101,8 @@ def preference_pairs(
     settings: PairSettings,
     samples: Mapping[str, Sequence[Sample]] | None = None,
     held_out: bool = False,
-    counterfactuals: Mapping[str, Changes] = COUNTERFACTUALS,
-    paraphrases: Paraphrases = paraphrase,
+    counterfactuals: Mapping[str, Counterfactual] = COUNTERFACTUALS,
+    paraphrases: Change = paraphrase,
 ) -> list[dict[str, Any]]:
     """Pairs of every record, in the records' order and in that of `settings.kinds`.
 
@@ -211,7 +199,7 @@ class _Negatives:
         records: Sequence[Mapping[str, Any]],
         settings: PairSettings,
         samples: Mapping[str, Sequence[Sample]],
-        counterfactuals: Mapping[str, Changes],
+        counterfactuals: Mapping[str, Counterfactual],
     ) -> None:
         self.records, self.counterfactuals = records, counterfactuals
         self._settings, self._samples = settings, samples
