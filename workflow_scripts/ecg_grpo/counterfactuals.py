@@ -483,6 +483,9 @@ def _other_span(span: re.Match[str], used: set[str], draws: random.Random) -> st
 
 # -------------------------------------------------------------------------------------------------- drug and disease
 
+_DRUGS = frozenset({"drug", "drug class"})
+_DISEASES = frozenset({"disease", "arrhythmia", "conduction disorder", "finding"})
+
 
 def drug(answer: str, question: str) -> str | None:
     """Each drug or drug class exchanged for one of another class that neither text names.
@@ -504,10 +507,6 @@ def drug(answer: str, question: str) -> str | None:
         if name not in twins and far:
             twins[name] = draws.choice(far)
     return _changed(answer, _exchanges(answer, found, twins, lexicon))
-
-
-_DRUGS = frozenset({"drug", "drug class"})
-_DISEASES = frozenset({"disease", "arrhythmia", "conduction disorder", "finding"})
 
 
 def disease(answer: str, question: str) -> str | None:
