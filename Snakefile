@@ -4,7 +4,8 @@ raw JSON ─ prepare_data ─▶ train / validation / test ─┬─ train_sft �
 base model ───────────────────────────────────────────┘                                                            │
                     answers of base, SFT, GRPO and two baselines ─▶ scores ─▶ comparison ─▶ report ◀───────────────┘
 
-Everything is below results/<run>/. Targets by name: data, sft, merged, grpo, evaluation, report (the default).
+Everything is below results/<run>/. Targets by name: data, sft, merged, reward_model, grpo, evaluation, report
+(the default).
 """
 
 from snakemake.utils import min_version
@@ -25,6 +26,7 @@ include: "rules/data.smk"
 include: "rules/sft.smk"
 include: "rules/merge.smk"
 include: "rules/difficulty_filter.smk"
+include: "rules/reward_model.smk"
 include: "rules/reward_audit.smk"
 include: "rules/grpo.smk"
 include: "rules/evaluation.smk"
@@ -41,6 +43,7 @@ localrules:
     data,
     sft,
     merged,
+    reward_model,
     grpo,
     evaluation,
 
@@ -50,8 +53,9 @@ rule report:
         f"{RESULTS}/report/index.html",
         f"{RESULTS}/lm_eval/ecg_expert_qa.yaml",
         *([f"{RESULTS}/evaluation/requirements.json"] if SETTINGS.evaluation.require else []),
+        *(REWARD_MODEL if SETTINGS.reward_model.enabled else []),
     message:
-        "The report, the task for lm-evaluation-harness, and what evaluation.require asks for"
+        "The report, the task for lm-evaluation-harness, and what evaluation.require and reward_model ask for"
 
 
 rule data:
@@ -74,6 +78,13 @@ rule merged:
         f"{RESULTS}/sft_model/manifest.json",
     message:
         "The merged SFT model"
+
+
+rule reward_model:
+    input:
+        REWARD_MODEL,
+    message:
+        "The reward model, and how often it is right"
 
 
 rule grpo:

@@ -78,6 +78,8 @@ def test_no_stage_imports_another_stages_settings() -> None:
         "filter_prompts": {"difficulty_filter", "reward", "judge", "endpoint"},
         "audit_reward": {"reward_audit", "generation", "reward", "judge", "endpoint"},
         "train_grpo": {"grpo", "guards", "reward", "judge", "endpoint"},
+        "make_preference_pairs": {"reward_model"},
+        "train_reward_model": {"reward_model", "guards"},
         "generate_answers": {"generation"},
         "ask_endpoint": {"endpoint"},
         "judge_answers": {"judge", "endpoint"},

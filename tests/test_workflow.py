@@ -135,6 +135,7 @@ def test_named_targets_stop_where_they_say(project: Project) -> None:
         "data": first | {"make_data_report"},
         "sft": through_sft,
         "merged": through_sft | {"merge_sft_adapter"},
+        "reward_model": first | {"make_preference_pairs", "train_reward_model"},
         "grpo": through_grpo,
         "evaluation": through_grpo
         | {"generate_answers", "generate_baselines", "score_answers", "check_contamination", "compare_models"},

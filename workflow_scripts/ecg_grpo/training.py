@@ -1,4 +1,4 @@
-"""What SFT and GRPO training have in common: device and processes, weights, trainer arguments, resuming, delivering."""
+"""What the trainings have in common: device and processes, weights, trainer arguments, resuming, delivering."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import trl.trainer.utils
 from peft import LoraConfig
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
@@ -24,6 +25,7 @@ from transformers import (
     TrainerControl,
     TrainerState,
     TrainingArguments,
+    set_seed,
 )
 
 from ecg_grpo.checkpoints import last_checkpoint, mark_complete, remove_checkpoints_after
@@ -123,7 +125,7 @@ def holds_base_in_float32(settings: TrainingSettings) -> bool:
 
 
 def load_for_training(
-    model: Path, dtype: torch.dtype, settings: TrainingSettings
+    model: Path, dtype: torch.dtype, settings: TrainingSettings, scores: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer.
 
@@ -134,6 +136,7 @@ def load_for_training(
         model: model directory.
         dtype: what `device.choose_dtype` said.
         settings: the stage's section.
+        scores: with a head that gives one number for a text, drawn anew from the seed, in place of the one over the vocabulary.
     """
     project_only_scored_tokens()
     trained_in_float32 = settings.lora is None and settings.launch.deepspeed is None
@@ -143,15 +146,25 @@ def load_for_training(
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
-    loaded = AutoModelForCausalLM.from_pretrained(model, **options)
-    return loaded, AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    if scores:
+        set_seed(settings.seed)
+        options |= {"num_labels": 1, "pad_token_id": tokenizer.pad_token_id}
+        return AutoModelForSequenceClassification.from_pretrained(model, **options), tokenizer
+    return AutoModelForCausalLM.from_pretrained(model, **options), tokenizer
 
 
-def lora_config(settings: LoraSettings | None) -> LoraConfig | None:
-    """PEFT's configuration of the adapter; None trains every parameter."""
+def lora_config(settings: LoraSettings | None, scores: bool = False) -> LoraConfig | None:
+    """PEFT's configuration of the adapter; None trains every parameter.
+
+    Args:
+        settings: the adapter's.
+        scores: for a model that gives one number for a text; the head is trained whole.
+    """
     if settings is None:
         return None
-    return LoraConfig(task_type="CAUSAL_LM", bias="none", **settings.model_dump(exclude={"load_in_4bit"}))
+    head = {"task_type": "SEQ_CLS", "modules_to_save": ["score"]} if scores else {"task_type": "CAUSAL_LM"}
+    return LoraConfig(bias="none", **head, **settings.model_dump(exclude={"load_in_4bit"}))
 
 
 class MarkCheckpoints(TrainerCallback):
@@ -168,7 +181,7 @@ def run_trainer(trainer: Trainer, scratch: Path, steps: int, stage: Stage) -> Pa
     """Trains from the last whole checkpoint to the end and saves what came out, in every process.
 
     Args:
-        trainer: SFT or GRPO.
+        trainer: of SFT, GRPO or the reward model.
         scratch: directory with the checkpoints.
         steps: the training's optimizer steps.
         stage: the running stage.

@@ -18,6 +18,7 @@ from ecg_grpo.settings.raw_data import RawDataSettings
 from ecg_grpo.settings.report import ReportSettings
 from ecg_grpo.settings.reward import RewardSettings
 from ecg_grpo.settings.reward_audit import RewardAuditSettings
+from ecg_grpo.settings.reward_model import RewardModelSettings
 from ecg_grpo.settings.section import Section, explain
 from ecg_grpo.settings.sft import SFTSettings
 
@@ -40,6 +41,9 @@ class Settings(Section):
     difficulty_filter: DifficultyFilterSettings = Field(
         default_factory=DifficultyFilterSettings, description="Which training prompts GRPO leaves out."
     )
+    reward_model: RewardModelSettings = Field(
+        default_factory=RewardModelSettings, description="A model that tells right answers from wrong ones."
+    )
     grpo: GRPOSettings = Field(default_factory=GRPOSettings, description="Reinforcement learning.")
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="Answers and comparison.")
     report: ReportSettings = Field(default_factory=ReportSettings, description="The page at the end.")
@@ -51,6 +55,12 @@ class Settings(Section):
             raise ValueError(
                 f"data.max_prompt_tokens + data.max_answer_tokens is {longest}, more than sft.max_length "
                 f"({self.sft.max_length}): training would cut such records silently"
+            )
+        longest += self.data.max_answer_tokens
+        if self.reward_model.enabled and longest > self.reward_model.training.max_length:
+            raise ValueError(
+                f"data.max_prompt_tokens + 2 x data.max_answer_tokens is {longest}, more than reward_model.training.max_length "
+                f"({self.reward_model.training.max_length}): some wrong answers are twice as long as the right one"
             )
         return self
 

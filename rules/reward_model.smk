@@ -1,0 +1,105 @@
+"""A model that tells right answers from wrong ones, if reward_model.enabled or the target reward_model asks for it.
+
+Inputs:  data/train.parquet, data/validation.parquet, the base model
+Outputs: reward_model/{train,validation}_pairs.parquet with an account each, reward_model/model/manifest.json, which stands for
+         the model, reward_model/accuracy.json, reward_model/training_log.jsonl
+Steps:   make pairs of a better and a worse answer; train; resume from scratch/ after a death; judge held-out pairs
+"""
+
+REWARD_MODEL = [f"{RESULTS}/reward_model/model/manifest.json", f"{RESULTS}/reward_model/accuracy.json"]
+
+
+rule make_preference_pairs:
+    input:
+        records=f"{RESULTS}/data/{{split}}.parquet",
+        samples=SETTINGS.reward_model.pairs.files(),
+        word_lists=["resources/lexicon/cardiology.yaml", "resources/lexicon/synonyms.yaml"],
+    output:
+        pairs=f"{RESULTS}/reward_model/{{split}}_pairs.parquet",
+        account=f"{RESULTS}/reward_model/{{split}}_pairs.json",
+        provenance=provenance_of("make_preference_pairs", "{split}"),
+    log:
+        f"{LOGS}/make_preference_pairs.{{split}}.log",
+    benchmark:
+        f"{BENCHMARKS}/make_preference_pairs.{{split}}.tsv"
+    wildcard_constraints:
+        split="train|validation",
+    conda:
+        "../envs/evaluation.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        held_out=lambda wildcards: "--held-out" if wildcards.split == "validation" else "",
+        settings=SETTINGS.reward_model.pairs.as_json(),
+        code=code_fingerprint("workflow_scripts/make_preference_pairs.py"),
+    message:
+        "Making pairs of better and worse answers: {wildcards.split}"
+    shell:
+        "python workflow_scripts/make_preference_pairs.py"
+        " --records {input.records:q}"
+        " --samples {input.samples:q}"
+        " --word-lists {input.word_lists:q}"
+        " --pairs {output.pairs:q}"
+        " --account {output.account:q}"
+        " {params.held_out}"
+        " --settings {params.settings:q}"
+        " --threads {threads}"
+        " --log {log:q}"
+        " --provenance {output.provenance:q}"
+
+
+rule train_reward_model:
+    input:
+        train=f"{RESULTS}/reward_model/train_pairs.parquet",
+        validation=f"{RESULTS}/reward_model/validation_pairs.parquet",
+        base_model=f"{RESULTS}/base_model/manifest.json",
+        launch_files=SETTINGS.reward_model.training.launch.files(),
+    output:
+        model=f"{RESULTS}/reward_model/model/manifest.json",
+        accuracy=report(
+            f"{RESULTS}/reward_model/accuracy.json",
+            caption="../resources/captions/reward_model.rst",
+            category="3 Training",
+            labels={"result": "Reward model: accuracy on held-out pairs (JSON)"},
+        ),
+        training_log=f"{RESULTS}/reward_model/training_log.jsonl",
+        provenance=provenance_of("train_reward_model"),
+    log:
+        f"{LOGS}/train_reward_model.log",
+    benchmark:
+        f"{BENCHMARKS}/train_reward_model.tsv"
+    conda:
+        "../envs/train_vllm.yaml" if SETTINGS.reward_model.training.needs_gpu_packages() else "../envs/train.yaml"
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime=1440,
+        gpu=0,
+        nodes=SETTINGS.reward_model.training.launch.machines,
+    params:
+        launch=SETTINGS.reward_model.training.launch.command(),
+        launcher_log=SETTINGS.reward_model.training.launch.launcher_log(f"{LOGS}/train_reward_model.launcher.log"),
+        settings=SETTINGS.reward_model.training.as_json(),
+        code=code_fingerprint("workflow_scripts/train_reward_model.py"),
+        scratch=SCRATCH,
+        tensorboard=f"{TENSORBOARD}/train_reward_model",
+    message:
+        "Training the reward model"
+    shell:
+        "{params.launch} workflow_scripts/train_reward_model.py"
+        " --train {input.train:q}"
+        " --validation {input.validation:q}"
+        " --base-model {input.base_model:q}"
+        " --launch-files {input.launch_files:q}"
+        " --model {output.model:q}"
+        " --accuracy {output.accuracy:q}"
+        " --training-log {output.training_log:q}"
+        " --scratch {params.scratch:q}"
+        " --tensorboard {params.tensorboard:q}"
+        " --settings {params.settings:q}"
+        " --threads {threads}"
+        " --log {log:q}"
+        " --provenance {output.provenance:q}"
+        " {params.launcher_log}"
