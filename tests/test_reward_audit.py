@@ -161,6 +161,12 @@ def test_a_share_is_that_of_the_records_to_which_the_attack_applies() -> None:
     assert row["beats_reference"]["records"] == row["records"]
 
 
+def test_a_share_of_none_has_an_interval_that_says_how_many_were_looked_at(default: dict) -> None:
+    echo = next(row for row in default["attacks"] if row["name"] == "echo")["beats_reference"]
+    assert echo["mean"] == echo["low"] == 0
+    assert echo["high"] == pytest.approx(1.96**2 / (len(VALIDATION) + 1.96**2), rel=1e-3)  # Wilson's bound for none of n
+
+
 def test_the_auc_of_what_always_earns_less_is_1() -> None:
     found = audited(load_mix(RewardSettings()))
     assert next(row["auc"] for row in found["attacks"] if row["name"] == "empty") == 1

@@ -86,6 +86,7 @@ class _Audit:
             "paraphrase": settings.max_beating_paraphrase,
             "samples": settings.max_beating_samples,
         }
+        self._clusters, self._confidence = clusters, settings.confidence
         self._bootstrap = ClusterBootstrap(clusters, settings.resamples, settings.confidence, settings.seed)
         self.tried = [self._try(target) for target in targets]
         names = dict.fromkeys(name for tried in self.tried for name in tried)
@@ -107,6 +108,19 @@ class _Audit:
         """Mean of one value a record with its interval, as JSON."""
         return asdict(self._bootstrap.mean(values))
 
+    def share(self, values: np.ndarray) -> dict[str, Any]:
+        """Mean of zeros and ones (NaN for none) with its interval, as JSON.
+
+        Where all are equal no resample differs; the interval is then that of Wilson (1927) for as many groups.
+        """
+        found = self.mean(values)
+        if found["mean"] in (0.0, 1.0):
+            groups = len({cluster for cluster, value in zip(self._clusters, values, strict=True) if not np.isnan(value)})
+            test = stats.binomtest(round(groups * found["mean"]), groups)
+            interval = test.proportion_ci(self._confidence, method="wilson")
+            found |= {"low": interval.low, "high": interval.high}
+        return found
+
     def row(self, name: str) -> dict[str, Any]:
         """One line of the table."""
         rewards = self.total[name]
@@ -123,7 +137,7 @@ class _Audit:
         for honest in self.limits:
             against = self.total.get(honest, np.full(len(self.targets), np.nan))
             both = ~np.isnan(rewards) & ~np.isnan(against)
-            row[f"beats_{honest}"] = self.mean(np.where(both, (rewards >= against - _SAME).astype(float), np.nan))
+            row[f"beats_{honest}"] = self.share(np.where(both, (rewards >= against - _SAME).astype(float), np.nan))
         row["auc"] = _auc(self.total["reference"], rewards)
         row["example"] = self.worst(name, "paraphrase" if attack.is_blind else "reference")
         return row
