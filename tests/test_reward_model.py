@@ -311,6 +311,8 @@ def test_accuracy_by_kind_beside_the_rules_of_length() -> None:
     assert report["score_and_length"]["chosen"]["pearson"] == pytest.approx(0.6324555)
     assert report["score_and_length"]["chosen"]["spearman"] == pytest.approx(0.6324555)
     assert report["score_and_length"]["chosen"]["texts"] == 4
+    stretched = accuracy_report(held_out, [99.0, 2.0, 1.0, 0.0], [1.0, 2.0, 2.0, -1.0])["score_and_length"]["chosen"]
+    assert stretched["spearman"] == report["score_and_length"]["chosen"]["spearman"] != stretched["pearson"]
     constant = accuracy_report(held_out[:1], [1.0], [0.0])["score_and_length"]["chosen"]
     assert constant == {"texts": 1, "pearson": None, "spearman": None}
     json.dumps(report, allow_nan=False)
