@@ -53,6 +53,7 @@ rule audit_reward:
         train=f"{RESULTS}/data/train.parquet",
         validation=f"{RESULTS}/data/validation.parquet",
         samples=f"{RESULTS}/reward_audit/samples.parquet",
+        reward_model=REWARD_MODEL_USED,
     output:
         audit=report(
             f"{RESULTS}/reward_audit/audit.json",
@@ -85,6 +86,7 @@ rule audit_reward:
         " --samples {input.samples:q}"
         " --audit {output.audit:q}"
         " --scratch {params.scratch:q}"
+        " --reward-model {input.reward_model:q}"
         " --reward {params.reward:q}"
         " --settings {params.settings:q}"
         " --threads {threads}"

@@ -8,6 +8,9 @@ Steps:   make pairs of a better and a worse answer; train; resume from scratch/ 
 
 REWARD_MODEL = [f"{RESULTS}/reward_model/model/manifest.json", f"{RESULTS}/reward_model/accuracy.json"]
 
+# Its manifest where the reward uses it, else nothing.
+REWARD_MODEL_USED = REWARD_MODEL[:1] if SETTINGS.reward.needs_reward_model() else []
+
 
 rule make_preference_pairs:
     input:
