@@ -16,7 +16,6 @@ rule make_preference_pairs:
     input:
         records=f"{RESULTS}/data/{{split}}.parquet",
         samples=SETTINGS.reward_model.pairs.files(),
-        word_lists=["resources/lexicon/cardiology.yaml", "resources/lexicon/synonyms.yaml"],
     output:
         pairs=f"{RESULTS}/reward_model/{{split}}_pairs.parquet",
         account=f"{RESULTS}/reward_model/{{split}}_pairs.json",
@@ -43,7 +42,6 @@ rule make_preference_pairs:
         "python workflow_scripts/make_preference_pairs.py"
         " --records {input.records:q}"
         " --samples {input.samples:q}"
-        " --word-lists {input.word_lists:q}"
         " --pairs {output.pairs:q}"
         " --account {output.account:q}"
         " {params.held_out}"

@@ -18,9 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ecg_grpo.counterfactuals import COUNTERFACTUALS, SYNONYMS, Counterfactual
+from ecg_grpo.counterfactuals import COUNTERFACTUALS, Counterfactual
 from ecg_grpo.errors import InputError
-from ecg_grpo.lexicon import LEXICON
 from ecg_grpo.preference_pairs import (
     PREFERENCE_PAIRS,
     SAME_ANSWER,
@@ -357,16 +356,6 @@ def test_no_pair_at_all_is_refused(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "train.parquet: no preference pair can be made of it. Name more reward_model.pairs.kinds" in ended.stderr
     assert not (tmp_path / "none").exists()
-
-
-def test_other_word_lists_than_those_in_use_are_refused(tmp_path: Path) -> None:
-    write_table(tmp_path / "train.parquet", split_rows(3), RECORDS, {})
-    ended = run(tmp_path, "none", "--word-lists", str(tmp_path / "mine.yaml"))
-    assert ended.returncode == 1
-    assert "--word-lists: the counterfactuals read their own word lists. Name " in ended.stderr
-    assert run(tmp_path, "some", "--word-lists", str(LEXICON), str(SYNONYMS)).returncode == 0
-    inputs = json.loads((tmp_path / "some/provenance.json").read_text())["inputs"]
-    assert {str(LEXICON), str(SYNONYMS)} <= inputs.keys()
 
 
 def test_samples_without_a_reward_column_are_refused(tmp_path: Path) -> None:
