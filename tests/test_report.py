@@ -40,7 +40,7 @@ def make_page(project: Project, page: Path, *scripts: Path, run: str = "demo", s
             *("--scripts", "resources/report/charts.js", "resources/report/browser.js", *scripts),
             *("--comparison", results / "evaluation/comparison.json", "--data-report", results / "data/data_report.json"),
             *("--contamination", results / "evaluation/contamination.json"),
-            *("--ecg-bench", results / "evaluation/ecg_bench.json"),
+            *("--ecg-bench", results / "evaluation/ecg_bench.json", "--audit", results / "reward_audit/audit.json"),
             *("--answers", *(results / f"evaluation/{system}/answers.parquet" for system in MODELS)),
             *("--scores", *(results / f"evaluation/{system}/scores.parquet" for system in MODELS)),
             *("--sft-log", results / "sft/training_log.jsonl", "--grpo-log", results / "grpo/training_log.jsonl"),

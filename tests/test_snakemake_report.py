@@ -30,6 +30,7 @@ SHOWN = {
     "data/data_report.json": ("2 Data", "Numbers of the report on the data (JSON)", "for programs"),
     "data/account.json": ("2 Data", "What became of every row (JSON)", "add up"),
     "sft/training_log.jsonl": ("3 Training", "Fine-tuning (SFT): log (JSON lines)", "validation loss"),
+    "reward_audit/audit.json": ("3 Training", "Audit of the reward (JSON)", "more than twenty attacks"),
     "grpo/training_log.jsonl": ("3 Training", "Reinforcement learning (GRPO): log (JSON lines)", "no evidence of quality"),
 }
 """Category, label and words of the caption of what a reader finds beside the provenance."""

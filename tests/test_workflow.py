@@ -99,7 +99,9 @@ def test_the_difficulty_filter_stands_between_sft_and_grpo(finished_copy: Projec
     assert finished_copy.jobs() == {"filter_prompts", "train_grpo"} | AFTER_GRPO
     finished_copy.snakemake("results/demo/grpo/checkpoint/manifest.json")
     finished_copy.configure(reward={"weights": {"chrf": 0.25}})
-    assert finished_copy.jobs("results/demo/grpo/checkpoint/manifest.json") == {"filter_prompts", "train_grpo"}
+    assert finished_copy.jobs("results/demo/grpo/checkpoint/manifest.json") == {
+        *("filter_prompts", "audit_reward", "require_sound_reward", "train_grpo")
+    }
     finished_copy.configure(reward={"weights": {"chrf": 0.5}}, grpo={"gradient_accumulation_steps": 2})
     assert finished_copy.jobs("results/demo/grpo/checkpoint/manifest.json") == {"train_grpo"}
 
@@ -130,7 +132,8 @@ def test_a_changed_raw_file_reruns_everything_but_the_base_model(finished_copy: 
 def test_named_targets_stop_where_they_say(project: Project) -> None:
     first = {"fetch_base_model", "prepare_data"}
     through_sft = first | {"train_sft"}
-    through_grpo = through_sft | {"merge_sft_adapter", "train_grpo", "merge_grpo_checkpoint"}
+    audited = {"sample_for_audit", "audit_reward", "require_sound_reward"}
+    through_grpo = through_sft | {"merge_sft_adapter", "train_grpo", "merge_grpo_checkpoint"} | audited
     expected = {
         "data": first | {"make_data_report"},
         "sft": through_sft,
