@@ -53,7 +53,7 @@ rule report:
         f"{RESULTS}/report/index.html",
         f"{RESULTS}/lm_eval/ecg_expert_qa.yaml",
         *([f"{RESULTS}/evaluation/requirements.json"] if SETTINGS.evaluation.require else []),
-        *(REWARD_MODEL if SETTINGS.reward_model.enabled else []),
+        *(REWARD_MODEL if SETTINGS.trains_reward_model() else []),
     message:
         "The report, the task for lm-evaluation-harness, and what evaluation.require and reward_model ask for"
 

@@ -68,10 +68,11 @@ rule audit_reward:
         f"{BENCHMARKS}/audit_reward.tsv"
     conda:
         "../envs/train.yaml"
-    threads: 1
+    threads: 8 if REWARD_MODEL_USED else 1
     resources:
-        mem_mb=4000,
+        mem_mb=8000 if REWARD_MODEL_USED else 4000,
         runtime=120,
+        gpu=0,
     params:
         scratch=SCRATCH,
         reward=SETTINGS.reward.as_json(),

@@ -38,7 +38,7 @@ def judge(server: ChatServer, scratch: Path | None = None, said: list[str] | Non
     limits = {name: changes.pop(name) for name in ("max_requests",) if name in changes}
     section = server.settings(**{"retries": 0, "timeout": 2.0} | changes)
     settings = RewardJudgeSettings.model_validate({"endpoint": section} | limits)
-    return JudgeReward(settings, Surroundings(scratch, ([] if said is None else said).append))
+    return JudgeReward(settings, Surroundings(scratch=scratch, say=([] if said is None else said).append))
 
 
 def cases(*texts: str) -> list[Case]:

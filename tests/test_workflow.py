@@ -12,6 +12,7 @@ import pytest
 from conftest import Project
 
 from ecg_grpo.files import sha256_of
+from ecg_grpo.tables import read_rows
 
 pytestmark = pytest.mark.pipeline
 
@@ -104,6 +105,27 @@ def test_the_difficulty_filter_stands_between_sft_and_grpo(finished_copy: Projec
     }
     finished_copy.configure(reward={"weights": {"chrf": 0.5}}, grpo={"gradient_accumulation_steps": 2})
     assert finished_copy.jobs("results/demo/grpo/checkpoint/manifest.json") == {"train_grpo"}
+
+
+def test_the_reward_model_stands_between_data_and_the_rewards_that_use_it(finished_copy: Project) -> None:
+    trained = {"make_preference_pairs", "train_reward_model"}
+    finished_copy.configure(
+        reward={"weights": {"reward_model": 0.5}},
+        reward_model={"training": {"max_steps": 2, "evaluations": 1, "validation_pairs": 8}},
+        reward_audit={"audit": {"max_beating_reference": 1.0, "max_beating_paraphrase": 1.0}},  # two steps teach nothing
+    )
+    assert finished_copy.jobs() == trained | AFTER_AUDIT
+    checkpoint = "results/demo/grpo/checkpoint/manifest.json"
+    finished_copy.snakemake(checkpoint)
+    paid = [row["reward_model"] for row in read_rows(finished_copy.results() / "grpo/completions.parquet", "reward_model")]
+    assert all(0 <= value <= 1 for value in paid)
+    assert len(set(paid)) > 1
+    finished_copy.configure(reward={"weights": {"reward_model": 0.25}})
+    assert finished_copy.jobs(checkpoint) == {"audit_reward", "require_sound_reward", "train_grpo"}
+    finished_copy.configure(reward_model={"training": {"learning_rate": 2e-4}})
+    assert "train_reward_model" in finished_copy.jobs(checkpoint)
+    finished_copy.configure(reward={"weights": {"reward_model": None}})
+    assert not trained & finished_copy.jobs(checkpoint)
 
 
 def test_comments_docstrings_and_key_order_rerun_nothing(finished_copy: Project) -> None:

@@ -21,7 +21,7 @@ from ecg_grpo.sentence_model import sentence_model_directory
 from ecg_grpo.settings.reward import EmbeddingSettings, RewardJudgeSettings, RewardSettings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Surroundings:
     """What a model's reward needs of the stage that it works in.
 
@@ -168,6 +168,38 @@ class JudgeReward:
         return None if grades is None else sum(map(scaled, grades.values())) / len(grades)
 
 
+class TrainedReward:
+    """The score of the run's own reward model, 0 to 1; it reads prompt and answer, never the reference.
+
+    An empty answer is 0, since no pair that the model was trained on has any.
+
+    Gamed by: errors that no rule makes (docs/reward_model.md); a policy searches for what the model wrongly takes for right.
+    """
+
+    def __init__(self, manifest: Path) -> None:
+        """
+        Args:
+            manifest: manifest.json in the model's directory.
+
+        Raises:
+            InputError: there is no such model, or it cannot be used.
+        """
+        self._model = RewardModel(model_directory(manifest))
+        # Now and not with the first text: a trainer under ZeRO-3 would shard what is read once it is there.
+        self._model.load()
+
+    def __call__(self, cases: Sequence[Case]) -> list[float | None]:
+        """The reward of each text."""
+        answers = [_encodable(take_apart(case.completion).prediction) for case in cases]
+        scores = iter(
+            self._model.score(
+                [list(case.prompt) for case, answer in zip(cases, answers, strict=True) if answer],
+                [answer for answer in answers if answer],
+            )
+        )
+        return [next(scores) if answer else 0.0 for answer in answers]
+
+
 def _encodable(text: str) -> str:
     """The text as a tokenizer takes it: half a character of UTF-16 is none."""
     return text.encode("utf-8", "replace").decode("utf-8")
@@ -185,14 +217,7 @@ def _judge(settings: RewardSettings, surroundings: Surroundings) -> ModelReward:
 def _reward_model(_: RewardSettings, surroundings: Surroundings) -> ModelReward:
     if surroundings.reward_model is None:
         raise InputError("reward", "reward_model is part of the reward, but none is given", "Name it with --reward-model.")
-    model = RewardModel(model_directory(surroundings.reward_model))
-
-    def score(cases: Sequence[Case]) -> list[float | None]:
-        answers = [take_apart(case.completion).prediction for case in cases]
-        scores = model.score([list(case.prompt) for case in cases], answers)
-        return [score if answer else 0.0 for score, answer in zip(scores, answers, strict=True)]
-
-    return score
+    return TrainedReward(surroundings.reward_model)
 
 
 MODEL_REWARDS: dict[str, Callable[[RewardSettings, Surroundings], ModelReward]] = {

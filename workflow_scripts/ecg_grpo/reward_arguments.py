@@ -33,4 +33,5 @@ def load_configured_mix(arguments: argparse.Namespace, stage: Stage) -> RewardMi
     from ecg_grpo.model_rewards import Surroundings, load_mix
 
     settings = RewardSettings.from_json(arguments.reward, "--reward")
-    return load_mix(settings, Surroundings(arguments.scratch, next(iter(arguments.reward_model), None), stage.say))
+    reward_model = next(iter(arguments.reward_model), None)
+    return load_mix(settings, Surroundings(scratch=arguments.scratch, reward_model=reward_model, say=stage.say))

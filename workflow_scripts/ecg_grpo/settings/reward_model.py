@@ -112,6 +112,9 @@ class RewardTrainingSettings(TrainingSettings):
 class RewardModelSettings(Section):
     """Section `reward_model`."""
 
-    enabled: bool = Field(False, description="Whether the reward model is trained along with the report.")
+    enabled: bool = Field(
+        False,
+        description="Whether the reward model is trained along with the report. As a part of the reward it is anyway.",
+    )
     pairs: PairSettings = Field(default_factory=PairSettings, description="What it is trained and judged on.")
     training: RewardTrainingSettings = Field(default_factory=RewardTrainingSettings, description="How it is trained.")

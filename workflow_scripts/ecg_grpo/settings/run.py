@@ -48,6 +48,10 @@ class Settings(Section):
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="Answers and comparison.")
     report: ReportSettings = Field(default_factory=ReportSettings, description="The page at the end.")
 
+    def trains_reward_model(self) -> bool:
+        """Whether a run to the report needs the reward model: for itself, or as a part of the reward."""
+        return self.reward_model.enabled or self.reward.needs_reward_model()
+
     @model_validator(mode="after")
     def _nothing_is_truncated(self) -> Self:
         longest = self.data.max_prompt_tokens + self.data.max_answer_tokens
@@ -57,7 +61,7 @@ class Settings(Section):
                 f"({self.sft.max_length}): training would cut such records silently"
             )
         longest += self.data.max_answer_tokens
-        if self.reward_model.enabled and longest > self.reward_model.training.max_length:
+        if self.trains_reward_model() and longest > self.reward_model.training.max_length:
             raise ValueError(
                 f"data.max_prompt_tokens + 2 x data.max_answer_tokens is {longest}, more than reward_model.training.max_length "
                 f"({self.reward_model.training.max_length}): some wrong answers are twice as long as the right one"
