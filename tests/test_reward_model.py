@@ -30,7 +30,7 @@ from ecg_grpo.reward_model import RewardModel, conversation_tokens
 from ecg_grpo.rewards import Case
 from ecg_grpo.settings.reward import RewardSettings
 from ecg_grpo.settings.reward_model import RewardTrainingSettings
-from ecg_grpo.tables import RECORDS, SAMPLED_ANSWERS, write_table
+from ecg_grpo.tables import RECORDS, SAMPLED_ANSWERS, read_rows, write_table
 
 TRAINING = {
     "num_train_epochs": 3,
@@ -414,25 +414,31 @@ def test_no_step_is_refused() -> None:
 def test_texts_that_may_not_fit_are_refused_with_the_configuration(project: Project) -> None:
     project.configure(reward_model={"enabled": True, "training": {"max_length": 1299}})
     run = project.snakemake("-n", check=False)
-    assert (
-        "data.max_prompt_tokens + 2 x data.max_answer_tokens is 1300, more than reward_model.training.max_length" in run.stderr
-    )
+    assert "is 1300, more than reward_model.training.max_length (1299)" in run.stderr
     project.configure(reward_model={"enabled": False})
     project.snakemake("-n")
 
 
 def test_the_stage_runs_only_where_it_is_asked_for(project: Project) -> None:
-    stage = {"make_preference_pairs", "train_reward_model"}
+    stage = {"sample_for_reward_model", "make_preference_pairs", "train_reward_model"}
+    sft = {"fetch_base_model", "prepare_data", "train_sft", "merge_sft_adapter"}
     assert not stage & project.jobs()
-    assert project.jobs("reward_model") - {"reward_model"} == stage | {"fetch_base_model", "prepare_data"}
+    assert project.jobs("reward_model") - {"reward_model"} == stage | sft
     project.configure(reward_model={"enabled": True})
     assert stage <= project.jobs()
+    project.configure(reward_model={"pairs": {"kinds": ["echo", "fragment"]}})
+    assert project.jobs("reward_model") - {"reward_model"} == {
+        *("fetch_base_model", "prepare_data", "make_preference_pairs", "train_reward_model")
+    }
 
 
 @pytest.mark.parametrize("how", [{"weights": {"reward_model": 0.5}}, {"gates": {"reward_model": 0.5}}])
 def test_a_reward_that_uses_it_has_it_trained_first(project: Project, how: dict) -> None:
     """`reward_model.enabled` is false: a part of the reward is made like every other input."""
-    stage, audit = {"make_preference_pairs", "train_reward_model"}, "results/demo/reward_audit/audit.json"
+    stage, audit = (
+        {"sample_for_reward_model", "make_preference_pairs", "train_reward_model"},
+        "results/demo/reward_audit/audit.json",
+    )
     assert not stage & project.jobs(audit)
     given = "--reward-model results/demo/reward_model/model/manifest.json"
     assert given not in project.snakemake("-n", "-p").stdout
@@ -453,12 +459,20 @@ def test_the_workflow_trains_it_and_runs_again_what_a_setting_changes(project: P
     folder = project.results() / "reward_model"
     report = json.loads((folder / "accuracy.json").read_text())
     assert {"echo", "fragment", "other_answer", "repetition", "fluent_nonsense"} <= report["kinds"].keys()
+    for split in ("train", "validation"):
+        samples = read_rows(folder / f"{split}_samples.parquet")
+        records = {row["id"] for row in read_rows(project.results() / f"data/{split}.parquet", "id")}
+        assert len(samples) == 2 * min(16, len(records))
+        assert {row["id"] for row in samples} <= records
+        assert json.loads((folder / f"{split}_pairs.json").read_text())["records_with_samples"] > 0
+        assert "sft_sample" in {row["kind"] for row in read_rows(folder / f"{split}_pairs.parquet", "kind")}
     assert report["all"]["pairs"] == json.loads((folder / "validation_pairs.json").read_text())["all"]["pairs"]
     assert project.jobs("reward_model") == set()
     for change, expected in [
         ({"training": {"learning_rate": 0.001}}, {"train_reward_model"}),
         ({"pairs": {"seed": 1}}, {"make_preference_pairs", "train_reward_model"}),
-        ({"enabled": True}, {"make_preference_pairs", "train_reward_model"}),
+        ({"samples": {"questions": 8}}, {"sample_for_reward_model", "make_preference_pairs", "train_reward_model"}),
+        ({"enabled": True}, {"sample_for_reward_model", "make_preference_pairs", "train_reward_model"}),
     ]:
         project.configure(reward_model=change)
         assert project.jobs("reward_model") - {"reward_model"} == expected

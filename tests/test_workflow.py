@@ -108,7 +108,7 @@ def test_the_difficulty_filter_stands_between_sft_and_grpo(finished_copy: Projec
 
 
 def test_the_reward_model_stands_between_data_and_the_rewards_that_use_it(finished_copy: Project) -> None:
-    trained = {"make_preference_pairs", "train_reward_model"}
+    trained = {"sample_for_reward_model", "make_preference_pairs", "train_reward_model"}
     finished_copy.configure(
         reward={"weights": {"reward_model": 0.5}},
         reward_model={"training": {"max_steps": 2, "evaluations": 1, "validation_pairs": 8}},
@@ -160,7 +160,8 @@ def test_named_targets_stop_where_they_say(project: Project) -> None:
         "data": first | {"make_data_report"},
         "sft": through_sft,
         "merged": through_sft | {"merge_sft_adapter"},
-        "reward_model": first | {"make_preference_pairs", "train_reward_model"},
+        "reward_model": through_sft
+        | {"merge_sft_adapter", "sample_for_reward_model", "make_preference_pairs", "train_reward_model"},
         "grpo": through_grpo,
         "evaluation": through_grpo
         | {"generate_answers", "generate_baselines", "score_answers", "check_contamination", "compare_models"},

@@ -26,7 +26,7 @@ from ecg_grpo.tables import read_rows, write_table
 parser = StageParser("make_preference_pairs", __doc__)
 parser.add_input("--records", help="split with the reference answers (parquet)")
 parser.add_input(
-    "--samples", nargs="*", default=[], metavar="FILE", help="sampled completions: id, completion, reward (parquet)"
+    "--samples", nargs="*", default=[], metavar="FILE", help="completions of the SFT model to some of the questions (parquet)"
 )
 parser.add_output("--pairs", help="pairs to write (parquet)")
 parser.add_output("--account", help="numbers of pairs and their lengths, by kind, to write (JSON)")
