@@ -11,6 +11,16 @@ REWARD_MODEL = [f"{RESULTS}/reward_model/model/manifest.json", f"{RESULTS}/rewar
 # Its manifest where the reward uses it, else nothing.
 REWARD_MODEL_USED = REWARD_MODEL[:1] if SETTINGS.reward.needs_reward_model() else []
 
+REWARD_MODEL_STAGES = [
+    *(
+        [f"sample_for_reward_model.{split}" for split in ["train", "validation"]]
+        if SETTINGS.reward_model.pairs.needs_samples()
+        else []
+    ),
+    *[f"make_preference_pairs.{split}" for split in ["train", "validation"]],
+    "train_reward_model",
+]
+
 
 rule sample_for_reward_model:
     input:

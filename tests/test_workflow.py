@@ -109,9 +109,11 @@ def test_the_difficulty_filter_stands_between_sft_and_grpo(finished_copy: Projec
 
 def test_the_reward_model_stands_between_data_and_the_rewards_that_use_it(finished_copy: Project) -> None:
     trained = {"sample_for_reward_model", "make_preference_pairs", "train_reward_model"}
+    finished_copy.configure(reward_model={"enabled": True})
+    assert finished_copy.jobs() == trained | {"make_report"}
     finished_copy.configure(
         reward={"weights": {"reward_model": 0.5}},
-        reward_model={"training": {"max_steps": 2, "evaluations": 1, "validation_pairs": 8}},
+        reward_model={"enabled": False, "training": {"max_steps": 2, "evaluations": 1, "validation_pairs": 8}},
         reward_audit={"audit": {"max_beating_reference": 1.0, "max_beating_paraphrase": 1.0}},  # two steps teach nothing
     )
     assert finished_copy.jobs() == trained | AFTER_AUDIT
