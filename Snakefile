@@ -25,8 +25,8 @@ include: "rules/raw_data.smk"
 include: "rules/data.smk"
 include: "rules/sft.smk"
 include: "rules/merge.smk"
-include: "rules/difficulty_filter.smk"
 include: "rules/reward_model.smk"
+include: "rules/difficulty_filter.smk"
 include: "rules/reward_audit.smk"
 include: "rules/grpo.smk"
 include: "rules/evaluation.smk"
@@ -53,7 +53,7 @@ rule report:
         f"{RESULTS}/report/index.html",
         f"{RESULTS}/lm_eval/ecg_expert_qa.yaml",
         *([f"{RESULTS}/evaluation/requirements.json"] if SETTINGS.evaluation.require else []),
-        *(REWARD_MODEL if SETTINGS.reward_model.enabled else []),
+        *(REWARD_MODEL if SETTINGS.trains_reward_model() else []),
     message:
         "The report, the task for lm-evaluation-harness, and what evaluation.require and reward_model ask for"
 

@@ -33,6 +33,10 @@ def main() -> None:
     sys.path.insert(0, str(ROOT / "workflow_scripts"))
     import pyarrow.parquet as pq
 
+    from ecg_grpo.prompts import take_apart
+    from ecg_grpo.rewards import REWARDS, Case, RewardMix
+    from ecg_grpo.settings.reward import RewardSettings
+
     rows = pq.read_table(options.data, columns=["question", "answer"]).to_pylist()
     words = " ".join(row["answer"] for row in rows).split()
     generator = random.Random(0)
@@ -40,22 +44,18 @@ def main() -> None:
     for index in range(options.completions):
         row, other = rows[index // GROUP % len(rows)], rows[(index // GROUP + 1) % len(rows)]
         start = generator.randrange(len(words) - WORDS)
-        cases.append((" ".join(words[start : start + WORDS]), f"{row['answer']} {other['answer']}", row["question"]))
-
-    from ecg_grpo.prompts import take_apart
-    from ecg_grpo.rewards import REWARDS, RewardMix
-    from ecg_grpo.settings.reward import RewardSettings
+        cases.append(Case(" ".join(words[start : start + WORDS]), f"{row['answer']} {other['answer']}", row["question"]))
 
     settings = RewardSettings()
     mix = RewardMix(settings.weighted(), settings.gating())
     started = time.process_time()
     mix.rewards(cases)
     seconds = {"mix": time.process_time() - started}
-    fresh = [(f"{text} once", reference, question) for text, reference, question in cases]  # nothing of it is remembered
+    fresh = [case._replace(completion=f"{case.completion} once") for case in cases]  # nothing of it is remembered
     for name, reward in REWARDS.items():
         started = time.process_time()
-        for text, reference, question in fresh:
-            reward(take_apart(text), reference, question)
+        for case in fresh:
+            reward(take_apart(case.completion), case.reference, case.question)
         seconds[name] = time.process_time() - started
     for name, value in seconds.items():
         print(f"{name:12} {value:6.2f} s   {1e6 * value / len(cases):7.1f} microseconds a completion")

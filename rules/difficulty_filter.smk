@@ -14,6 +14,7 @@ rule filter_prompts:
     input:
         train=f"{RESULTS}/data/train.parquet",
         sft_model=f"{RESULTS}/sft_model/manifest.json",
+        reward_model=REWARD_MODEL_USED,
     output:
         prompts=f"{RESULTS}/grpo/prompts.parquet",
         difficulty=f"{RESULTS}/grpo/difficulty.parquet",
@@ -46,6 +47,7 @@ rule filter_prompts:
         " --prompts {output.prompts:q}"
         " --difficulty {output.difficulty:q}"
         " --scratch {params.scratch:q}"
+        " --reward-model {input.reward_model:q}"
         " --reward {params.reward:q}"
         " --prompts-per-step {resources.grpo_prompts_per_step}"
         " --settings {params.settings:q}"

@@ -14,6 +14,7 @@ rule train_grpo:
         sft_model=f"{RESULTS}/sft_model/manifest.json",
         launch_files=SETTINGS.grpo.launch.files(),
         sound_reward=f"{RESULTS}/reward_audit/passed.json",
+        reward_model=REWARD_MODEL_USED,
     output:
         checkpoint=f"{RESULTS}/grpo/checkpoint/manifest.json",
         training_log=report(
@@ -59,6 +60,7 @@ rule train_grpo:
         " --scratch {params.scratch:q}"
         " --tensorboard {params.tensorboard:q}"
         " --settings {params.settings:q}"
+        " --reward-model {input.reward_model:q}"
         " --reward {params.reward:q}"
         " --threads {threads}"
         " --log {log:q}"

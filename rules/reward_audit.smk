@@ -53,6 +53,7 @@ rule audit_reward:
         train=f"{RESULTS}/data/train.parquet",
         validation=f"{RESULTS}/data/validation.parquet",
         samples=f"{RESULTS}/reward_audit/samples.parquet",
+        reward_model=REWARD_MODEL_USED,
     output:
         audit=report(
             f"{RESULTS}/reward_audit/audit.json",
@@ -67,10 +68,11 @@ rule audit_reward:
         f"{BENCHMARKS}/audit_reward.tsv"
     conda:
         "../envs/train.yaml"
-    threads: 1
+    threads: 8 if REWARD_MODEL_USED else 1
     resources:
-        mem_mb=4000,
+        mem_mb=8000 if REWARD_MODEL_USED else 4000,
         runtime=120,
+        gpu=0,
     params:
         scratch=SCRATCH,
         reward=SETTINGS.reward.as_json(),
@@ -85,6 +87,7 @@ rule audit_reward:
         " --samples {input.samples:q}"
         " --audit {output.audit:q}"
         " --scratch {params.scratch:q}"
+        " --reward-model {input.reward_model:q}"
         " --reward {params.reward:q}"
         " --settings {params.settings:q}"
         " --threads {threads}"

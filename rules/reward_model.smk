@@ -1,19 +1,81 @@
 """A model that tells right answers from wrong ones, if reward_model.enabled or the target reward_model asks for it.
 
-Inputs:  data/train.parquet, data/validation.parquet, the base model
-Outputs: reward_model/{train,validation}_pairs.parquet with an account each, reward_model/model/manifest.json, which stands for
+Inputs:  data/train.parquet, data/validation.parquet, the base model, and the SFT model if `sft_sample` is among the pairs' kinds
+Outputs: reward_model/{train,validation}_samples.parquet, reward_model/{train,validation}_pairs.parquet with an account each, reward_model/model/manifest.json, which stands for
          the model, reward_model/accuracy.json, reward_model/training_log.jsonl
-Steps:   make pairs of a better and a worse answer; train; resume from scratch/ after a death; judge held-out pairs
+Steps:   sample the SFT model; make pairs of a better and a worse answer; train; resume from scratch/ after a death; judge held-out pairs
 """
 
 REWARD_MODEL = [f"{RESULTS}/reward_model/model/manifest.json", f"{RESULTS}/reward_model/accuracy.json"]
+
+# Its manifest where the reward uses it, else nothing.
+REWARD_MODEL_USED = REWARD_MODEL[:1] if SETTINGS.reward.needs_reward_model() else []
+
+REWARD_MODEL_STAGES = [
+    *(
+        [f"sample_for_reward_model.{split}" for split in ["train", "validation"]]
+        if SETTINGS.reward_model.pairs.needs_samples()
+        else []
+    ),
+    *[f"make_preference_pairs.{split}" for split in ["train", "validation"]],
+    "train_reward_model",
+]
+
+
+rule sample_for_reward_model:
+    input:
+        model=f"{RESULTS}/sft_model/manifest.json",
+        questions=f"{RESULTS}/data/{{split}}.parquet",
+    output:
+        answers=f"{RESULTS}/reward_model/{{split}}_samples.parquet",
+        provenance=provenance_of("sample_for_reward_model", "{split}"),
+    log:
+        f"{LOGS}/sample_for_reward_model.{{split}}.log",
+    benchmark:
+        f"{BENCHMARKS}/sample_for_reward_model.{{split}}.tsv"
+    wildcard_constraints:
+        split="train|validation",
+    conda:
+        (
+            "../envs/train.yaml"
+            if SETTINGS.reward_model.samples.generation.engine == "transformers"
+            else "../envs/train_vllm.yaml"
+        )
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime=480,
+        gpu=0,
+    params:
+        scratch=SCRATCH,
+        questions=SETTINGS.reward_model.samples.questions,
+        sampling=SETTINGS.reward_model.samples.sampling.as_json(),
+        settings=SETTINGS.reward_model.samples.generation.as_json(),
+        code=code_fingerprint("workflow_scripts/sample_answers.py"),
+    message:
+        "Sampling the SFT model for the reward model: {wildcards.split}"
+    shell:
+        "python workflow_scripts/sample_answers.py"
+        " --model {input.model:q}"
+        " --questions {input.questions:q}"
+        " --most-questions {params.questions}"
+        " --answers {output.answers:q}"
+        " --scratch {params.scratch:q}"
+        " --sampling {params.sampling:q}"
+        " --settings {params.settings:q}"
+        " --threads {threads}"
+        " --log {log:q}"
+        " --provenance {output.provenance:q}"
 
 
 rule make_preference_pairs:
     input:
         records=f"{RESULTS}/data/{{split}}.parquet",
-        samples=SETTINGS.reward_model.pairs.files(),
-        word_lists=["resources/lexicon/cardiology.yaml", "resources/lexicon/synonyms.yaml"],
+        samples=(
+            [f"{RESULTS}/reward_model/{{split}}_samples.parquet"]
+            if SETTINGS.reward_model.pairs.needs_samples()
+            else []
+        ),
     output:
         pairs=f"{RESULTS}/reward_model/{{split}}_pairs.parquet",
         account=f"{RESULTS}/reward_model/{{split}}_pairs.json",
@@ -40,7 +102,6 @@ rule make_preference_pairs:
         "python workflow_scripts/make_preference_pairs.py"
         " --records {input.records:q}"
         " --samples {input.samples:q}"
-        " --word-lists {input.word_lists:q}"
         " --pairs {output.pairs:q}"
         " --account {output.account:q}"
         " {params.held_out}"

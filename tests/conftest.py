@@ -111,6 +111,7 @@ def tiny_settings(model: Path) -> dict[str, object]:
             "learning_rate": 0.01,
             "save_steps": 4,
         },
+        "reward_model": {"samples": {"questions": 16, "generation": {"max_new_tokens": 32}}},
         "grpo": {
             "max_steps": 3,
             "max_completion_length": 16,

@@ -22,7 +22,7 @@ def embedding() -> EmbeddingReward:
 
 
 def cases(*texts: str) -> list[Case]:
-    return [(text, REFERENCE, QUESTION) for text in texts]
+    return [Case(text, REFERENCE, QUESTION) for text in texts]
 
 
 def test_the_reference_earns_1_the_question_and_nothing_0(embedding: EmbeddingReward) -> None:

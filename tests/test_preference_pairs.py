@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ecg_grpo.counterfactuals import COUNTERFACTUALS, SYNONYMS, Counterfactual
+from ecg_grpo.counterfactuals import COUNTERFACTUALS, Counterfactual, paraphrase
 from ecg_grpo.errors import InputError
-from ecg_grpo.lexicon import LEXICON
 from ecg_grpo.preference_pairs import (
+    LIKENESS,
     PREFERENCE_PAIRS,
     SAME_ANSWER,
     Sample,
@@ -34,8 +34,9 @@ from ecg_grpo.preference_pairs import (
     read_samples,
     repetition,
 )
+from ecg_grpo.rewards import Case
 from ecg_grpo.settings.reward_model import NegativeKind, PairSettings
-from ecg_grpo.tables import RECORDS, read_rows, write_table
+from ecg_grpo.tables import RECORDS, SAMPLED_ANSWERS, read_rows, write_table
 
 ALL = PairSettings()
 
@@ -321,21 +322,19 @@ def run(folder: Path, name: str, *options: str, **settings: object) -> subproces
 
 def test_the_program_writes_the_same_bytes_twice(tmp_path: Path) -> None:
     write_table(tmp_path / "train.parquet", split_rows(40), RECORDS, {})
-    samples = [
-        {"id": "EBK-00000", "completion": "Quite so.", "reward": 0.1},
-        {"id": "EBK-00001", "completion": "x", "reward": None},
-    ]
-    pq.write_table(pa.Table.from_pylist(samples), tmp_path / "samples.parquet")
+    write_table(
+        tmp_path / "samples.parquet", sampled(split_rows(2), "Quite so.", "It is a", cut="It is a"), SAMPLED_ANSWERS, {}
+    )
     for name in ("one", "two"):
         ended = run(tmp_path, name, "--samples", str(tmp_path / "samples.parquet"), max_negatives=13)
         assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "one/pairs.parquet").read_bytes() == (tmp_path / "two/pairs.parquet").read_bytes()
     pairs = read_rows(tmp_path / "one/pairs.parquet")
     assert pq.read_schema(tmp_path / "one/pairs.parquet").remove_metadata().equals(PREFERENCE_PAIRS)
-    assert [pair["rejected"] for pair in pairs if pair["kind"] == "sft_sample"] == ["Quite so."]
+    assert [pair["rejected"] for pair in pairs if pair["kind"] == "sft_sample"] == ["Quite so."] * 2
     counted = json.loads((tmp_path / "one/account.json").read_text())
     assert counted["records"] == 40
-    assert counted["records_with_samples"] == 1
+    assert counted["records_with_samples"] == 2
     assert counted["all"]["pairs"] == len(pairs)
     assert {"echo", "fragment", "fluent_nonsense", "other_answer", "repetition", "numbers"} <= counted["kinds"].keys()
     assert json.loads((tmp_path / "one/provenance.json").read_text())["facts"]["pairs"] == dict(
@@ -359,17 +358,40 @@ def test_no_pair_at_all_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_other_word_lists_than_those_in_use_are_refused(tmp_path: Path) -> None:
-    write_table(tmp_path / "train.parquet", split_rows(3), RECORDS, {})
-    ended = run(tmp_path, "none", "--word-lists", str(tmp_path / "mine.yaml"))
-    assert ended.returncode == 1
-    assert "--word-lists: the counterfactuals read their own word lists. Name " in ended.stderr
-    assert run(tmp_path, "some", "--word-lists", str(LEXICON), str(SYNONYMS)).returncode == 0
-    inputs = json.loads((tmp_path / "some/provenance.json").read_text())["inputs"]
-    assert {str(LEXICON), str(SYNONYMS)} <= inputs.keys()
+def sampled(rows: list[dict[str, Any]], *completions: str, cut: str | None = None) -> list[dict[str, Any]]:
+    """Rows as `sample_answers` writes them, the same completions to every question; one may have been cut off."""
+    return [
+        row | {"completion": text, "sample": sample, "finish_reason": "length" if text == cut else "stop"}
+        for row in rows
+        for sample, text in enumerate(completions)
+    ]
 
 
-def test_samples_without_a_reward_column_are_refused(tmp_path: Path) -> None:
+def test_a_samples_likeness_is_that_of_its_content(tmp_path: Path) -> None:
+    (row,) = [record("A", "Is a QRS of 140 ms wide?", "Yes, it is longer than 120 ms.")]
+    texts = [row["answer"], "No, it is longer than 120 ms.", "Yes, it is longer than 300 ms.", "Magnesium is given.", "Yes, it"]
+    write_table(tmp_path / "samples.parquet", sampled([row], *texts, cut="Yes, it"), SAMPLED_ANSWERS, {})
+    (found,) = read_samples([tmp_path / "samples.parquet"]).values()
+    assert [sample.completion for sample in found] == texts[:-1], "what was cut off is left out"
+    right, turned, miscounted, other = (sample.likeness for sample in found)
+    assert right == pytest.approx(1)
+    assert other < 0.2
+    assert turned <= ALL.max_sample_reward
+    assert turned < miscounted < right
+
+
+def test_every_paraphrase_is_more_like_the_reference_than_a_wrong_sample_may_be() -> None:
+    """So that no right answer in other words is called wrong."""
+    rows = [
+        pair for file in sorted(SAMPLE.glob("*.json")) for pair in json.loads(file.read_text()) if {"Q", "A"} <= pair.keys()
+    ]
+    said = [(text, row) for row in rows if (text := paraphrase(row["A"], row["Q"])) is not None]
+    likeness = LIKENESS.rewards([Case(text, row["A"], row["Q"]) for text, row in said])
+    assert len(said) > 100
+    assert min(likeness) > ALL.max_sample_reward
+
+
+def test_a_table_that_lacks_a_column_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([{"id": "A", "completion": "x"}]), tmp_path / "samples.parquet")
     with pytest.raises(InputError, match=r"samples.parquet: not a readable parquet file"):
         read_samples([tmp_path / "samples.parquet"])

@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +22,8 @@ import pytest
 from conftest import ROOT, Project
 
 from ecg_grpo.answer_browser import answer_digest
+from ecg_grpo.reward_accuracy import accuracy_report, wilson_interval
+from ecg_grpo.settings.reward_model import NegativeKind
 
 pytestmark = pytest.mark.pipeline
 
@@ -31,7 +33,14 @@ LONG = "sinus rhythm <b>and</b> a very long answer " * 2500
 MODELS = ("base", "sft", "grpo")
 
 
-def make_page(project: Project, page: Path, *scripts: Path, run: str = "demo", settings: dict | None = None) -> str:
+def make_page(
+    project: Project,
+    page: Path,
+    *scripts: Path,
+    run: str = "demo",
+    settings: dict | None = None,
+    options: Sequence[object] = (),
+) -> str:
     results = project.results()
     subprocess.run(
         [
@@ -47,6 +56,7 @@ def make_page(project: Project, page: Path, *scripts: Path, run: str = "demo", s
             *("--sft-log", results / "sft/training_log.jsonl", "--grpo-log", results / "grpo/training_log.jsonl"),
             *("--completions", results / "grpo/completions.parquet"),
             *("--stages", *sorted(results.glob("provenance/*.json")), "--settings", json.dumps(settings or {})),
+            *options,
         ],
         cwd=project.folder,
         check=True,
@@ -158,6 +168,41 @@ def test_a_reader_finds_sorts_filters_and_rates(finished: Project, browser: str,
     assert found["linked"] == [records[3]["id"]] * 2
     assert found["marks"] > 0
     assert found["completions"] > 0
+
+
+def test_the_reward_model_stands_beside_the_rule_of_length(finished: Project, tmp_path: Path) -> None:
+    assert 'id="reward-model"' not in make_page(finished, tmp_path / "page.html")
+    lengths = {"fragment": ("a b", "a"), "repetition": ("a", "a b")}  # (right, wrong)
+    pairs = [
+        {"kind": kind, "cluster": f"{group}", "task": "EBK", "paraphrased": "none"}
+        | dict(zip(("chosen", "rejected"), lengths.get(kind, ("a", "b")), strict=True))
+        for kind in get_args(NegativeKind)
+        for group in range(20)
+    ]
+    right = {"fragment": 20, "repetition": 20, "polarity": 4, "sft_sample": 10}
+    scores = [1.0 if int(pair["cluster"]) < right.get(pair["kind"], 15) else -1.0 for pair in pairs]
+    accuracy = tmp_path / "accuracy.json"
+    accuracy.write_text(json.dumps(accuracy_report(pairs, scores, [0.0] * len(pairs))))
+    page = make_page(finished, tmp_path / "page.html", options=("--reward-model", accuracy))
+    section = re.search(r'<h3 id="reward-model">(.*?)</section>', page, re.S).group(1)
+    assert "the reward does without it" in section
+    rows = [
+        [" ".join(re.sub(r"<[^>]*>", " ", cell).split()) for cell in re.findall(r"<td.*?</td>", row, re.S)]
+        for row in re.findall(r"<tr>(?!<th)(.*?)</tr>", section, re.S)
+    ]
+    assert rows[0][0] == "All"
+    assert rows[0][2:] == ["50 %", "260", "20"]
+    found = {row[0]: row[1:] for row in rows[1:]}
+    assert len(found) == len(get_args(NegativeKind))
+    low, high = (round(100 * end) for end in wilson_interval(0.2, 20))
+    assert found["Polarity the other side taken"] == [f"20 % {low} to {high} %", "50 %", "20", "20"]
+    assert [found[name][1] for name in ("Fragment the first few words", "Repetition the first third, again and again")] == [
+        *("100 %", "0 %")
+    ]
+    marked = dict(re.findall(r"<tr><td class=\"text\">(\w+).*?<td(?: class=\"(\w+)\")?>", section))
+    assert marked["Polarity"] == "down"
+    assert marked["Numbers"] == "up"
+    assert not any(marked[name] for name in ("Fragment", "Repetition", "SFT")), "no better than a rule of length, or a coin"
 
 
 @pytest.mark.timeout(300)

@@ -12,6 +12,7 @@ from chat_server import ChatServer, running
 
 from ecg_grpo import endpoint
 from ecg_grpo.model_rewards import JudgeReward, Surroundings, load_mix
+from ecg_grpo.rewards import Case
 from ecg_grpo.settings.reward import RewardJudgeSettings, RewardSettings
 
 QUESTION, REFERENCE = "Is a QRS of 140 ms normal?", "No, it is wide."
@@ -37,11 +38,11 @@ def judge(server: ChatServer, scratch: Path | None = None, said: list[str] | Non
     limits = {name: changes.pop(name) for name in ("max_requests",) if name in changes}
     section = server.settings(**{"retries": 0, "timeout": 2.0} | changes)
     settings = RewardJudgeSettings.model_validate({"endpoint": section} | limits)
-    return JudgeReward(settings, Surroundings(scratch, ([] if said is None else said).append))
+    return JudgeReward(settings, Surroundings(scratch=scratch, say=([] if said is None else said).append))
 
 
-def cases(*texts: str) -> list[tuple[str, str, str]]:
-    return [(text, REFERENCE, QUESTION) for text in texts]
+def cases(*texts: str) -> list[Case]:
+    return [Case(text, REFERENCE, QUESTION) for text in texts]
 
 
 def test_grades_become_0_to_1_and_an_empty_answer_is_not_asked_for(server: ChatServer) -> None:

@@ -23,11 +23,14 @@ from test_preference_pairs import split_rows
 
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import model_directory, new_model_directory, sha256_of
+from ecg_grpo.model_rewards import Surroundings, load_mix
 from ecg_grpo.preference_pairs import PREFERENCE_PAIRS, fragment, repetition
 from ecg_grpo.reward_accuracy import accuracy_report, wilson_interval
 from ecg_grpo.reward_model import RewardModel, conversation_tokens
+from ecg_grpo.rewards import Case
+from ecg_grpo.settings.reward import RewardSettings
 from ecg_grpo.settings.reward_model import RewardTrainingSettings
-from ecg_grpo.tables import write_table
+from ecg_grpo.tables import RECORDS, SAMPLED_ANSWERS, read_rows, write_table
 
 TRAINING = {
     "num_train_epochs": 3,
@@ -270,6 +273,77 @@ def test_a_head_without_weights_is_refused(model: Path, tmp_path: Path) -> None:
         RewardModel(broken).score([PROMPT], ["Yes."])
 
 
+MIXED = RewardSettings(weights={"reward_model": 1.0, "chrf": 1.0}, gates={"length": 0.0})
+
+
+@pytest.mark.pipeline
+def test_in_the_mix_it_is_its_score_of_prompt_and_answer(model: Path, workplace: Workplace) -> None:
+    mix = load_mix(MIXED, Surroundings(reward_model=workplace.folder / "unbroken/model/manifest.json"))
+    texts = [*ANSWERS, "<think>Broad.</think><answer>Yes.</answer>", "<think>Yes.</think><answer></answer>", "A \ud800 B"]
+    values = mix.values([Case(text, "Yes, from 120 ms.", "Is it wide?", PROMPT) for text in texts])
+    found = [one["reward_model"] for one in values]
+    scores = RewardModel(model).score([PROMPT] * len(ANSWERS), [text.strip() for text in ANSWERS])
+    assert found[: len(ANSWERS)] == pytest.approx([score if text else 0 for score, text in zip(scores, ANSWERS, strict=True)])
+    assert found[len(ANSWERS) :] == [pytest.approx(scores[0]), 0, pytest.approx(found[-1])]
+    assert 0 < found[-1] < 1
+    first = values[1]
+    assert mix.total(first) == pytest.approx(first["length"] * (first["reward_model"] + first["chrf"]) / 2)
+    (elsewhere,) = mix.values([Case(ANSWERS[1], "Yes, from 120 ms.", "Is it wide?", [*PROMPT, *PROMPT])])
+    assert elsewhere["reward_model"] != pytest.approx(first["reward_model"]), "it reads the prompt"
+
+
+@pytest.mark.pipeline
+def test_a_gate_takes_away_by_its_score(workplace: Workplace) -> None:
+    settings = RewardSettings(weights={"chrf": 1.0}, gates={"reward_model": 0.5})
+    mix = load_mix(settings, Surroundings(reward_model=workplace.folder / "unbroken/model/manifest.json"))
+    (values,) = mix.values([Case("Yes.", "Yes, from 120 ms.", "Is it wide?", PROMPT)])
+    assert mix.total(values) == pytest.approx(values["chrf"] * (0.5 + 0.5 * values["reward_model"]))
+
+
+def test_without_a_model_the_part_is_refused(workplace: Workplace, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"reward_model is part of the reward, but none is given. Name it with --reward-model"):
+        load_mix(MIXED)
+    with pytest.raises(InputError, match=r"no reward model but LlamaForCausalLM"):
+        load_mix(MIXED, Surroundings(reward_model=workplace.folder / "base/manifest.json"))
+    assert load_mix(RewardSettings(), Surroundings(reward_model=tmp_path / "nowhere.json")).models == {}
+
+
+def audit(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Attacks the mix on ten records; three others are the training split."""
+    records = split_rows(13)
+    write_table(folder / "train.parquet", records[10:], RECORDS, {})
+    write_table(folder / "validation.parquet", records[:10], RECORDS, {})
+    write_table(folder / "samples.parquet", [row | {"completion": "Yes."} for row in records[:10]], SAMPLED_ANSWERS, {})
+    files = {name: folder / f"{name}.parquet" for name in ("train", "validation", "samples")} | {"audit": folder / "audit.json"}
+    options = [str(part) for name, file in files.items() for part in (f"--{name}", file)]
+    options += ["--reward", MIXED.as_json(), "--settings", '{"resamples": 100}', *map(str, arguments)]
+    program = [sys.executable, ROOT / "workflow_scripts/audit_reward.py", *options]
+    return subprocess.run(program, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.pipeline
+def test_the_audit_attacks_it_too(model: Path, workplace: Workplace, tmp_path: Path) -> None:
+    run = audit(tmp_path, "--reward-model", workplace.folder / "unbroken/model/manifest.json")
+    assert run.returncode == 0, run.stderr
+    found = json.loads((tmp_path / "audit.json").read_text())
+    assert found["parts"] == ["chrf", "reward_model", "length"]
+    reference = found["honest"][0]
+    records = split_rows(13)[:10]
+    scores = RewardModel(model).score([row["prompt"] for row in records], [row["answer"] for row in records])
+    assert reference["values"]["reward_model"] == pytest.approx(sum(scores) / 10, abs=1e-5)
+    attacks = {row["name"]: row["values"]["reward_model"] for row in found["attacks"]}
+    assert attacks["empty"] == attacks["hidden_in_reasoning"] == 0
+    assert attacks["fragment"] < reference["values"]["reward_model"], "what it was trained on"
+
+
+def test_the_audit_without_the_model_ends_with_one_line_and_no_table(tmp_path: Path) -> None:
+    run = audit(tmp_path)
+    assert run.returncode == 1
+    assert "reward_model is part of the reward, but none is given" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (tmp_path / "audit.json").exists()
+
+
 def test_wilsons_interval() -> None:
     # Newcombe 1998, Statistics in Medicine 17:857, table I, method 3
     for (positive, number), expected in {
@@ -340,19 +414,42 @@ def test_no_step_is_refused() -> None:
 def test_texts_that_may_not_fit_are_refused_with_the_configuration(project: Project) -> None:
     project.configure(reward_model={"enabled": True, "training": {"max_length": 1299}})
     run = project.snakemake("-n", check=False)
-    assert (
-        "data.max_prompt_tokens + 2 x data.max_answer_tokens is 1300, more than reward_model.training.max_length" in run.stderr
-    )
+    assert "is 1300, more than reward_model.training.max_length (1299)" in run.stderr
     project.configure(reward_model={"enabled": False})
     project.snakemake("-n")
 
 
 def test_the_stage_runs_only_where_it_is_asked_for(project: Project) -> None:
-    stage = {"make_preference_pairs", "train_reward_model"}
+    stage = {"sample_for_reward_model", "make_preference_pairs", "train_reward_model"}
+    sft = {"fetch_base_model", "prepare_data", "train_sft", "merge_sft_adapter"}
     assert not stage & project.jobs()
-    assert project.jobs("reward_model") - {"reward_model"} == stage | {"fetch_base_model", "prepare_data"}
+    assert project.jobs("reward_model") - {"reward_model"} == stage | sft
     project.configure(reward_model={"enabled": True})
     assert stage <= project.jobs()
+    project.configure(reward_model={"pairs": {"kinds": ["echo", "fragment"]}})
+    assert project.jobs("reward_model") - {"reward_model"} == {
+        *("fetch_base_model", "prepare_data", "make_preference_pairs", "train_reward_model")
+    }
+
+
+@pytest.mark.parametrize("how", [{"weights": {"reward_model": 0.5}}, {"gates": {"reward_model": 0.5}}])
+def test_a_reward_that_uses_it_has_it_trained_first(project: Project, how: dict) -> None:
+    """`reward_model.enabled` is false: a part of the reward is made like every other input."""
+    stage, audit = (
+        {"sample_for_reward_model", "make_preference_pairs", "train_reward_model"},
+        "results/demo/reward_audit/audit.json",
+    )
+    assert not stage & project.jobs(audit)
+    given = "--reward-model results/demo/reward_model/model/manifest.json"
+    assert given not in project.snakemake("-n", "-p").stdout
+    project.configure(reward=how, difficulty_filter={"enabled": True})
+    assert stage <= project.jobs(audit)
+    plan = project.snakemake("-n", "-p").stdout
+    for program in ("audit_reward.py", "filter_prompts.py", "train_grpo.py"):
+        (command,) = [line for line in plan.splitlines() if f"workflow_scripts/{program}" in line]
+        assert given in command
+    project.configure(reward_model={"training": {"max_length": 1299}})
+    assert "more than reward_model.training.max_length" in project.snakemake("-n", check=False).stderr
 
 
 @pytest.mark.pipeline
@@ -362,12 +459,20 @@ def test_the_workflow_trains_it_and_runs_again_what_a_setting_changes(project: P
     folder = project.results() / "reward_model"
     report = json.loads((folder / "accuracy.json").read_text())
     assert {"echo", "fragment", "other_answer", "repetition", "fluent_nonsense"} <= report["kinds"].keys()
+    for split in ("train", "validation"):
+        samples = read_rows(folder / f"{split}_samples.parquet")
+        records = {row["id"] for row in read_rows(project.results() / f"data/{split}.parquet", "id")}
+        assert len(samples) == 2 * min(16, len(records))
+        assert {row["id"] for row in samples} <= records
+        assert json.loads((folder / f"{split}_pairs.json").read_text())["records_with_samples"] > 0
+        assert "sft_sample" in {row["kind"] for row in read_rows(folder / f"{split}_pairs.parquet", "kind")}
     assert report["all"]["pairs"] == json.loads((folder / "validation_pairs.json").read_text())["all"]["pairs"]
     assert project.jobs("reward_model") == set()
     for change, expected in [
         ({"training": {"learning_rate": 0.001}}, {"train_reward_model"}),
         ({"pairs": {"seed": 1}}, {"make_preference_pairs", "train_reward_model"}),
-        ({"enabled": True}, {"make_preference_pairs", "train_reward_model"}),
+        ({"samples": {"questions": 8}}, {"sample_for_reward_model", "make_preference_pairs", "train_reward_model"}),
+        ({"enabled": True}, {"sample_for_reward_model", "make_preference_pairs", "train_reward_model"}),
     ]:
         project.configure(reward_model=change)
         assert project.jobs("reward_model") - {"reward_model"} == expected

@@ -48,7 +48,7 @@ def test_any_texts_give_a_number_from_0_to_1_and_always_the_same(name: str, text
 @given(text=TEXTS, reference=TEXTS, question=TEXTS)
 @settings(max_examples=150, deadline=None)
 def test_the_mix_too(text: str, reference: str, question: str) -> None:
-    assert 0 <= DEFAULT.rewards([(text, reference, question)])[0] <= 1
+    assert 0 <= DEFAULT.rewards([Case(text, reference, question)])[0] <= 1
 
 
 @pytest.mark.parametrize("name", REWARDS)
@@ -202,7 +202,7 @@ def test_a_part_without_a_value_costs_nothing() -> None:
     def silent(cases: Sequence[Case]) -> list[float | None]:
         return [None for _ in cases]
 
-    case = ("Leads II and aVF.", REFERENCE, QUESTION)
+    case = Case("Leads II and aVF.", REFERENCE, QUESTION)
     with_judge = RewardMix({"judge": 3, "chrf": 1}, {"other_judge": 0, "length": 0}, {"judge": silent, "other_judge": silent})
     without = RewardMix({"chrf": 1}, {"length": 0})
     assert with_judge.rewards([case]) == pytest.approx(without.rewards([case]))
@@ -219,7 +219,7 @@ def test_turning_an_answer_round_lowers_its_reward() -> None:
         honest.replace("or more", "or less"),
         honest.replace("500", "400"),
     ):
-        turned, right = DEFAULT.rewards([(wrong, reference, ""), (honest, reference, "")])
+        turned, right = DEFAULT.rewards([Case(wrong, reference, ""), Case(honest, reference, "")])
         assert turned < right
 
 
@@ -228,7 +228,7 @@ def test_trl_gets_functions_whose_weighted_sum_is_the_reward_and_the_records_bes
     measured: list[tuple[str, float]] = []
     texts = [REFERENCE, "", "Leads II and aVF show it, supplied by the right coronary artery.", "No."]
     columns = {
-        "prompts": [None] * 4,
+        "prompts": [[]] * 4,
         "completions": [[{"role": "assistant", "content": text}] for text in texts],
         "completion_ids": [[1]] * 4,
         "id": ["a"] * 4,
@@ -241,7 +241,7 @@ def test_trl_gets_functions_whose_weighted_sum_is_the_reward_and_the_records_bes
     functions = trl_rewards(DEFAULT, ("rouge_l", lambda prediction, reference, _: rouge_l_f1(prediction, reference)))
     assert [function.__name__ for function, _ in functions] == DEFAULT.parts
     found = [function(**columns) for function, _ in functions]
-    rewards = DEFAULT.rewards([(text, REFERENCE, QUESTION) for text in texts])
+    rewards = DEFAULT.rewards([Case(text, REFERENCE, QUESTION) for text in texts])
     for index in range(len(texts)):
         total = sum(weight * column[index] for (_, weight), column in zip(functions, found, strict=True))
         assert total == pytest.approx(rewards[index])

@@ -12,6 +12,7 @@ import pytest
 from conftest import Project
 
 from ecg_grpo.files import sha256_of
+from ecg_grpo.tables import read_rows
 
 pytestmark = pytest.mark.pipeline
 
@@ -106,6 +107,29 @@ def test_the_difficulty_filter_stands_between_sft_and_grpo(finished_copy: Projec
     assert finished_copy.jobs("results/demo/grpo/checkpoint/manifest.json") == {"train_grpo"}
 
 
+def test_the_reward_model_stands_between_data_and_the_rewards_that_use_it(finished_copy: Project) -> None:
+    trained = {"sample_for_reward_model", "make_preference_pairs", "train_reward_model"}
+    finished_copy.configure(reward_model={"enabled": True})
+    assert finished_copy.jobs() == trained | {"make_report"}
+    finished_copy.configure(
+        reward={"weights": {"reward_model": 0.5}},
+        reward_model={"enabled": False, "training": {"max_steps": 2, "evaluations": 1, "validation_pairs": 8}},
+        reward_audit={"audit": {"max_beating_reference": 1.0, "max_beating_paraphrase": 1.0}},  # two steps teach nothing
+    )
+    assert finished_copy.jobs() == trained | AFTER_AUDIT
+    checkpoint = "results/demo/grpo/checkpoint/manifest.json"
+    finished_copy.snakemake(checkpoint)
+    paid = [row["reward_model"] for row in read_rows(finished_copy.results() / "grpo/completions.parquet", "reward_model")]
+    assert all(0 <= value <= 1 for value in paid)
+    assert len(set(paid)) > 1
+    finished_copy.configure(reward={"weights": {"reward_model": 0.25}})
+    assert finished_copy.jobs(checkpoint) == {"audit_reward", "require_sound_reward", "train_grpo"}
+    finished_copy.configure(reward_model={"training": {"learning_rate": 2e-4}})
+    assert "train_reward_model" in finished_copy.jobs(checkpoint)
+    finished_copy.configure(reward={"weights": {"reward_model": None}})
+    assert not trained & finished_copy.jobs(checkpoint)
+
+
 def test_comments_docstrings_and_key_order_rerun_nothing(finished_copy: Project) -> None:
     for file in (finished_copy.folder / "workflow_scripts").rglob("*.py"):
         file.write_text(file.read_text().replace("from __future__", "# a comment\n\nfrom __future__", 1) + "\n# another\n")
@@ -138,7 +162,8 @@ def test_named_targets_stop_where_they_say(project: Project) -> None:
         "data": first | {"make_data_report"},
         "sft": through_sft,
         "merged": through_sft | {"merge_sft_adapter"},
-        "reward_model": first | {"make_preference_pairs", "train_reward_model"},
+        "reward_model": through_sft
+        | {"merge_sft_adapter", "sample_for_reward_model", "make_preference_pairs", "train_reward_model"},
         "grpo": through_grpo,
         "evaluation": through_grpo
         | {"generate_answers", "generate_baselines", "score_answers", "check_contamination", "compare_models"},

@@ -13,7 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from ecg_grpo.files import write_json
-from ecg_grpo.settings.reward import RewardSettings
+from ecg_grpo.reward_arguments import add_reward_arguments, load_configured_mix
 from ecg_grpo.settings.reward_audit import AuditSettings
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import read_rows
@@ -24,7 +24,7 @@ parser.add_input("--validation", help="validation split (parquet)")
 parser.add_input("--samples", nargs="*", default=[], help="completions of the SFT model to the validation questions (parquet)")
 parser.add_output("--audit", help="the audit to write (JSON)")
 parser.add_argument("--scratch", type=Path, help="folder in which a judge's replies are kept (default: none)")
-parser.add_argument("--reward", default="{}", metavar="JSON", help="section `reward` of the configuration, as JSON")
+add_reward_arguments(parser)
 parser.add_settings("reward_audit.audit")
 
 
@@ -32,13 +32,12 @@ def audit_reward(arguments: argparse.Namespace, stage: Stage) -> None:
     """Makes the attacks, scores everything, writes."""
     from ecg_grpo.attacks import Target, usual_beginning
     from ecg_grpo.baselines import most_frequent_answers, nearest_training_answers
-    from ecg_grpo.model_rewards import Surroundings, load_mix
     from ecg_grpo.reward_audit import audit
 
     settings = AuditSettings.from_json(arguments.settings)
-    mix = load_mix(RewardSettings.from_json(arguments.reward, "--reward"), Surroundings(arguments.scratch, stage.say))
+    mix = load_configured_mix(arguments, stage)
     train = read_rows(arguments.train, "task", "context", "question", "answer")
-    records = read_rows(arguments.validation, "id", "task", "cluster", "context", "question", "answer")
+    records = read_rows(arguments.validation, "id", "task", "cluster", "context", "question", "answer", "prompt")
     completions: dict[str, list[str]] = defaultdict(list)
     for file in arguments.samples:
         for row in read_rows(file, "id", "completion"):
@@ -46,7 +45,7 @@ def audit_reward(arguments: argparse.Namespace, stage: Stage) -> None:
     frequent = most_frequent_answers((row["task"], row["answer"]) for row in train)
     phrase = usual_beginning(row["answer"] for row in train)
     targets = [
-        Target(row["question"], row["answer"], nearest, frequent.get(row["task"], ""), phrase)
+        Target(row["question"], row["answer"], nearest, frequent.get(row["task"], ""), phrase, row["prompt"])
         for row, nearest in zip(records, nearest_training_answers(train, records), strict=True)
     ]
     found = audit(mix, targets, [row["cluster"] for row in records], [completions[row["id"]] for row in records], settings)

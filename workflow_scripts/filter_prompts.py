@@ -21,10 +21,10 @@ from ecg_grpo.difficulty import (
     require_enough_prompts,
 )
 from ecg_grpo.files import model_directory
-from ecg_grpo.model_rewards import Surroundings, load_mix
 from ecg_grpo.progress import StageProgress
+from ecg_grpo.reward_arguments import add_reward_arguments, load_configured_mix
+from ecg_grpo.rewards import Case
 from ecg_grpo.settings.difficulty_filter import DifficultyFilterSettings
-from ecg_grpo.settings.reward import RewardSettings
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import read_rows, write_table
 
@@ -34,7 +34,7 @@ parser.add_input("--sft-model", help="manifest.json of the merged SFT model")
 parser.add_output("--prompts", help="the kept rows of the training split, in its order (parquet) to write")
 parser.add_output("--difficulty", help="every prompt's difficulty and why it was kept or dropped (parquet) to write")
 parser.add_argument("--scratch", type=Path, help="folder in which a judge's replies are kept (default: none)")
-parser.add_argument("--reward", default="{}", metavar="JSON", help="section `reward` of the configuration, as JSON")
+add_reward_arguments(parser)
 parser.add_argument("--prompts-per-step", type=int, default=1, help="prompts that one GRPO step takes; fewer are refused")
 parser.add_settings("difficulty_filter")
 
@@ -47,7 +47,7 @@ def filter_prompts(arguments: argparse.Namespace, stage: Stage) -> None:
     from ecg_grpo.generation import Generation, Sampling, complete_all
 
     settings = DifficultyFilterSettings.from_json(arguments.settings)
-    mix = load_mix(RewardSettings.from_json(arguments.reward, "--reward"), Surroundings(arguments.scratch, stage.say))
+    mix = load_configured_mix(arguments, stage)
     rows = read_rows(arguments.train)
     require_one_grpo_batch(arguments.train, len(rows), max(1, arguments.prompts_per_step))
     directory = model_directory(arguments.sft_model)
@@ -68,7 +68,10 @@ def filter_prompts(arguments: argparse.Namespace, stage: Stage) -> None:
     stage.facts["truncated_completions"] = sum(completion.finish_reason == "length" for completion in completions)
     stage.facts["generation_seconds"] = round(time.monotonic() - started, 1)
     judged = [
-        difficulty_of(mix.rewards([(completion.text, row["answer"], row["question"]) for completion in group]), settings)
+        difficulty_of(
+            mix.rewards([Case(completion.text, row["answer"], row["question"], row["prompt"]) for completion in group]),
+            settings,
+        )
         for row, group in zip(rows, groups, strict=True)
     ]
     stage.facts["prompts"] = count_reasons(judged)

@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import argparse
 
-from ecg_grpo.counterfactuals import SYNONYMS
-from ecg_grpo.errors import InputError
 from ecg_grpo.files import write_json
-from ecg_grpo.lexicon import LEXICON
 from ecg_grpo.preference_pairs import (
     PREFERENCE_PAIRS,
     RECORD_COLUMNS,
@@ -29,10 +26,7 @@ from ecg_grpo.tables import read_rows, write_table
 parser = StageParser("make_preference_pairs", __doc__)
 parser.add_input("--records", help="split with the reference answers (parquet)")
 parser.add_input(
-    "--samples", nargs="*", default=[], metavar="FILE", help="sampled completions: id, completion, reward (parquet)"
-)
-parser.add_input(
-    "--word-lists", nargs="*", default=[LEXICON, SYNONYMS], metavar="FILE", help="what facts and words are exchanged by: these"
+    "--samples", nargs="*", default=[], metavar="FILE", help="completions of the SFT model to some of the questions (parquet)"
 )
 parser.add_output("--pairs", help="pairs to write (parquet)")
 parser.add_output("--account", help="numbers of pairs and their lengths, by kind, to write (JSON)")
@@ -43,8 +37,6 @@ parser.add_settings("reward_model.pairs")
 def make_preference_pairs(arguments: argparse.Namespace, stage: Stage) -> None:
     """Reads, makes, counts, writes."""
     settings = PairSettings.from_json(arguments.settings)
-    if {file.resolve() for file in arguments.word_lists} != {LEXICON, SYNONYMS}:
-        raise InputError("--word-lists", "the counterfactuals read their own word lists", f"Name {LEXICON} and {SYNONYMS}.")
     records = read_rows(arguments.records, *RECORD_COLUMNS)
     samples = read_samples(arguments.samples)
     pairs = preference_pairs(records, settings, samples, arguments.held_out)

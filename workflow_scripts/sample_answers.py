@@ -13,14 +13,17 @@ from ecg_grpo.checkpoints import scratch_directory
 from ecg_grpo.files import model_directory
 from ecg_grpo.settings.generation import GenerationSettings, SamplingSettings
 from ecg_grpo.stage import Stage, StageParser
-from ecg_grpo.tables import SAMPLED_ANSWERS, read_rows, write_table
+from ecg_grpo.tables import SAMPLED_ANSWERS, evenly, read_rows, write_table
 
 parser = StageParser("sample_answers", __doc__)
 parser.add_input("--model", nargs="+", metavar="FILE", help="the model's manifest.json, or all files of its directory")
 parser.add_input("--questions", help="split to answer (parquet)")
 parser.add_output("--answers", help="answers to write (parquet)")
 parser.add_argument("--scratch", type=Path, help="folder for answers to go on from (default: none, a killed run starts anew)")
-parser.add_argument("--sampling", required=True, metavar="JSON", help="section `evaluation.sampling` of the configuration")
+parser.add_argument(
+    "--most-questions", type=int, metavar="N", help="answer at most so many questions, spread evenly over them (default: all)"
+)
+parser.add_argument("--sampling", required=True, metavar="JSON", help="how answers are drawn, as `evaluation.sampling`")
 parser.add_settings("evaluation.generation")
 
 
@@ -32,6 +35,8 @@ def sample_answers(arguments: argparse.Namespace, stage: Stage) -> None:
 
     settings, sampling = GenerationSettings.from_json(arguments.settings), SamplingSettings.from_json(arguments.sampling)
     records = read_rows(arguments.questions, *QUESTION_COLUMNS)
+    if arguments.most_questions is not None:
+        records = evenly(records, arguments.most_questions)
     (first, *others) = arguments.model
     directory = first.parent if others else model_directory(first)
     dtype = prepare_device(settings.precision, stage)
@@ -45,7 +50,8 @@ def sample_answers(arguments: argparse.Namespace, stage: Stage) -> None:
     )
     scratch = None
     if arguments.scratch is not None:
-        name, how = f"sample_answers.{arguments.answers.parent.name}", arguments.settings + arguments.sampling
+        name = f"sample_answers.{arguments.answers.parent.name}.{arguments.answers.stem}"
+        how = f"{arguments.settings}{arguments.sampling}{arguments.most_questions}"
         inputs = [*arguments.model, arguments.questions]
         scratch = scratch_directory(arguments.scratch, __file__, how, str(dtype), inputs, name)
     stage.facts["sampling"] = sampling.model_dump()

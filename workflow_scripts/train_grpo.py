@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from ecg_grpo.batches import require_one_grpo_batch
 from ecg_grpo.checkpoints import scratch_directory
 from ecg_grpo.files import model_directory
+from ecg_grpo.reward_arguments import add_reward_arguments, load_configured_mix
 from ecg_grpo.settings.grpo import GRPOSettings
-from ecg_grpo.settings.reward import RewardSettings
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import evenly, read_rows
 
@@ -38,7 +38,7 @@ parser.add_output("--training-log", help="JSON lines to write, one a step")
 parser.add_output("--completions", help="every sampled completion with its rewards (parquet) to write")
 parser.add_argument("--scratch", type=Path, required=True, help="folder for checkpoints to resume from")
 parser.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's event files")
-parser.add_argument("--reward", default="{}", metavar="JSON", help="section `reward` of the configuration, as JSON")
+add_reward_arguments(parser)
 parser.add_settings("grpo")
 
 ROLLOUTS: dict[str, dict[str, object]] = {
@@ -81,7 +81,6 @@ def _train(
     from ecg_grpo.completions import gather_completions
     from ecg_grpo.device import prepare_device
     from ecg_grpo.guards import Guards
-    from ecg_grpo.model_rewards import Surroundings, load_mix
     from ecg_grpo.policy_trainer import PolicyTrainer
     from ecg_grpo.rewards import trl_rewards
     from ecg_grpo.training import (
@@ -96,10 +95,10 @@ def _train(
     from ecg_grpo.training_log import TrainingLog
 
     dtype = prepare_device(settings.precision, stage)
-    inputs = [arguments.train, arguments.validation, arguments.sft_model, *arguments.launch_files]
+    inputs = [arguments.train, arguments.validation, arguments.sft_model, *arguments.launch_files, *arguments.reward_model]
     if settings.validation is not None:
         inputs.append(METRICS_MODULE)
-    mix = load_mix(RewardSettings.from_json(arguments.reward, "--reward"), Surroundings(arguments.scratch, stage.say))
+    mix = load_configured_mix(arguments, stage)
     scratch = scratch_directory(arguments.scratch, __file__, arguments.settings + arguments.reward, str(dtype), inputs)
     validation, evaluated, metric = settings.validation, None, None
     while_training: dict[str, object] = {"eval_strategy": "no"}

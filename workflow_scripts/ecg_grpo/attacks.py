@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ecg_grpo.concepts import terms
 from ecg_grpo.counterfactuals import COUNTERFACTUALS
 from ecg_grpo.lexicon import load_lexicon
+from ecg_grpo.prompts import Message
 
 _WORD = re.compile(r"\w+")
 
@@ -29,6 +30,7 @@ class Target:
         nearest: the reference of the training question most like it.
         constant: the training reference that is most frequent in its task.
         phrase: the words with which most training references begin.
+        prompt: the messages that ask the question; only models that read them need any.
     """
 
     question: str
@@ -36,6 +38,7 @@ class Target:
     nearest: str
     constant: str
     phrase: str
+    prompt: Sequence[Message] = ()
 
 
 @dataclass(frozen=True)

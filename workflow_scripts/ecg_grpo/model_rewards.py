@@ -10,25 +10,29 @@ from pathlib import Path
 
 from ecg_grpo.endpoint import Endpoint
 from ecg_grpo.errors import InputError
+from ecg_grpo.files import model_directory
 from ecg_grpo.judging import RUBRIC_TEXTS, JudgePrompt, read_grades, scaled
 from ecg_grpo.prompts import Message, take_apart
 from ecg_grpo.replies import kept_replies, name_of
 from ecg_grpo.resources import resource
+from ecg_grpo.reward_model import RewardModel
 from ecg_grpo.rewards import Case, ModelReward, RewardMix
 from ecg_grpo.sentence_model import sentence_model_directory
 from ecg_grpo.settings.reward import EmbeddingSettings, RewardJudgeSettings, RewardSettings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Surroundings:
     """What a model's reward needs of the stage that it works in.
 
     Attributes:
         scratch: folder in which paid replies are kept; None keeps none.
+        reward_model: manifest.json of the trained reward model; None: there is none.
         say: writes a line to the stage's log.
     """
 
     scratch: Path | None = None
+    reward_model: Path | None = None
     say: Callable[[str], None] = print
 
 
@@ -70,8 +74,7 @@ class EmbeddingReward:
         import torch
 
         triples = [
-            tuple(map(_encodable, (take_apart(completion).prediction, reference, question)))
-            for completion, reference, question in cases
+            tuple(map(_encodable, (take_apart(case.completion).prediction, case.reference, case.question))) for case in cases
         ]
         texts = sorted({text for triple in triples for text in triple if text.strip()})
         found = zip(texts, self._model.embed(texts, self._batch_size), strict=True)
@@ -119,10 +122,10 @@ class JudgeReward:
 
     def __call__(self, cases: Sequence[Case]) -> list[float | None]:
         """The reward of each text; an empty answer is 0 without asking."""
-        answers = [take_apart(completion).prediction for completion, _, _ in cases]
+        answers = [take_apart(case.completion).prediction for case in cases]
         prompts = [
-            self._prompt.messages(question=question, reference=reference, answer=answer) if answer else None
-            for answer, (_, reference, question) in zip(answers, cases, strict=True)
+            self._prompt.messages(question=case.question, reference=case.reference, answer=answer) if answer else None
+            for answer, case in zip(answers, cases, strict=True)
         ]
         names = [prompt and name_of(prompt) for prompt in prompts]
         missing = {
@@ -165,6 +168,38 @@ class JudgeReward:
         return None if grades is None else sum(map(scaled, grades.values())) / len(grades)
 
 
+class TrainedReward:
+    """The score of the run's own reward model, 0 to 1; it reads prompt and answer, never the reference.
+
+    An empty answer is 0, since no pair that the model was trained on has any.
+
+    Gamed by: errors that no rule makes (docs/reward_model.md); a policy searches for what the model wrongly takes for right.
+    """
+
+    def __init__(self, manifest: Path) -> None:
+        """
+        Args:
+            manifest: manifest.json in the model's directory.
+
+        Raises:
+            InputError: there is no such model, or it cannot be used.
+        """
+        self._model = RewardModel(model_directory(manifest))
+        # Now and not with the first text: a trainer under ZeRO-3 would shard what is read once it is there.
+        self._model.load()
+
+    def __call__(self, cases: Sequence[Case]) -> list[float | None]:
+        """The reward of each text."""
+        answers = [_encodable(take_apart(case.completion).prediction) for case in cases]
+        scores = iter(
+            self._model.score(
+                [list(case.prompt) for case, answer in zip(cases, answers, strict=True) if answer],
+                [answer for answer in answers if answer],
+            )
+        )
+        return [next(scores) if answer else 0.0 for answer in answers]
+
+
 def _encodable(text: str) -> str:
     """The text as a tokenizer takes it: half a character of UTF-16 is none."""
     return text.encode("utf-8", "replace").decode("utf-8")
@@ -179,5 +214,15 @@ def _judge(settings: RewardSettings, surroundings: Surroundings) -> ModelReward:
     return JudgeReward(settings.judge, surroundings)
 
 
-MODEL_REWARDS: dict[str, Callable[[RewardSettings, Surroundings], ModelReward]] = {"embedding": _embedding, "judge": _judge}
+def _reward_model(_: RewardSettings, surroundings: Surroundings) -> ModelReward:
+    if surroundings.reward_model is None:
+        raise InputError("reward", "reward_model is part of the reward, but none is given", "Name it with --reward-model.")
+    return TrainedReward(surroundings.reward_model)
+
+
+MODEL_REWARDS: dict[str, Callable[[RewardSettings, Surroundings], ModelReward]] = {
+    "embedding": _embedding,
+    "judge": _judge,
+    "reward_model": _reward_model,
+}
 """Every reward that needs a model, by the name that the configuration uses."""

@@ -10,7 +10,7 @@ Kinds of worse answers:
     fragment: the first few words.
     fluent_nonsense: sentences of several other references of the same task, as many as in the reference or one more.
     repetition: the first third of the words, again and again up to once or twice the reference's length.
-    sft_sample: a sampled completion whose reward is clearly below the reference's.
+    sft_sample: a completion of the SFT model that is unlike the reference in content.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from ecg_grpo.counterfactuals import COUNTERFACTUALS, Change, Counterfactual, paraphrase
 from ecg_grpo.errors import InputError
 from ecg_grpo.prompts import extract_prediction
+from ecg_grpo.rewards import Case, RewardMix
 from ecg_grpo.settings.reward_model import PairSettings
 from ecg_grpo.tables import MESSAGES, read_rows
 
@@ -53,6 +54,10 @@ of the reference: `none`, `chosen`, `rejected` or `both`."""
 RECORD_COLUMNS = ("id", "task", "cluster", "context", "question", "answer", "prompt")
 """What is read of a record."""
 
+LIKENESS = RewardMix({"concept_f1": 1.0, "chrf": 0.5}, {"polarity": 0.2, "numbers": 0.5})
+"""How like the reference a completion is in content. Not the run's reward: the reward model may be a part of that, and another
+weight there must not train it again."""
+
 SAME_ANSWER = 0.7
 """Another question's answer that shares this much with the reference (F1 of the words) may be right too and is left out."""
 
@@ -71,23 +76,29 @@ _ASKING = re.compile(
 
 @dataclass(frozen=True)
 class Sample:
-    """A sampled completion and its reward, 0 to 1."""
+    """A sampled completion and its likeness to the reference, 0 to 1."""
 
     completion: str
-    reward: float
+    likeness: float
 
 
 def read_samples(files: Iterable[Path]) -> dict[str, list[Sample]]:
-    """Sampled completions by the id of their record; those without a reward are left out.
+    """Sampled completions by the id of their record. Those that were cut off are left out: a text that breaks off is told from
+    a whole one without reading it.
+
+    Args:
+        files: tables of `tables.SAMPLED_ANSWERS`.
 
     Raises:
-        InputError: a file is not parquet or lacks `id`, `completion` or `reward`.
+        InputError: a file is not parquet or lacks a column.
     """
     samples: dict[str, list[Sample]] = defaultdict(list)
     for file in files:
-        for row in read_rows(file, "id", "completion", "reward"):
-            if row["reward"] is not None and not math.isnan(row["reward"]):
-                samples[row["id"]].append(Sample(row["completion"] or "", row["reward"]))
+        rows = read_rows(file, "id", "question", "answer", "completion", "finish_reason")
+        whole = [row for row in rows if row["finish_reason"] != "length"]
+        likeness = LIKENESS.rewards([Case(row["completion"], row["answer"], row["question"]) for row in whole])
+        for row, like in zip(whole, likeness, strict=True):
+            samples[row["id"]].append(Sample(row["completion"], like))
     return dict(samples)
 
 
@@ -247,7 +258,7 @@ class _Negatives:
             {
                 text
                 for sample in self._samples.get(id, ())
-                if sample.reward <= self._settings.max_sample_reward and (text := extract_prediction(sample.completion))
+                if sample.likeness <= self._settings.max_sample_reward and (text := extract_prediction(sample.completion))
             }
         )
         return _chance(self._settings.seed, id, "sft_sample").choice(weak) if weak else None

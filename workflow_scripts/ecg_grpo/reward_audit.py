@@ -16,7 +16,7 @@ from scipy import stats
 from ecg_grpo.attacks import ATTACKS, Target, texts_of
 from ecg_grpo.comparison import ClusterBootstrap
 from ecg_grpo.counterfactuals import paraphrase
-from ecg_grpo.rewards import RewardMix, Values
+from ecg_grpo.rewards import Case, RewardMix, Values
 from ecg_grpo.settings.reward_audit import AuditSettings
 
 _SAME = 1e-9
@@ -98,7 +98,7 @@ class _Audit:
     def _try(self, target: Target) -> dict[str, _Tried]:
         texts = {"reference": target.reference, "paraphrase": paraphrase(target.reference, target.question)} | texts_of(target)
         tried = {name: text for name, text in texts.items() if text is not None}
-        scored = self.mix.values([(text, target.reference, target.question) for text in tried.values()])
+        scored = self.mix.values([_case(text, target) for text in tried.values()])
         return {
             name: _Tried(text, self.mix.total(values), values)
             for (name, text), values in zip(tried.items(), scored, strict=True)
@@ -181,7 +181,7 @@ class _Audit:
         means, spreads = np.full(len(self.targets), np.nan), []
         columns: dict[str, list[float]] = defaultdict(list)
         for index, (target, group) in enumerate(zip(self.targets, samples, strict=True)):
-            scored = self.mix.values([(completion, target.reference, target.question) for completion in group])
+            scored = self.mix.values([_case(completion, target) for completion in group])
             rewards = [self.mix.total(values) for values in scored]
             for completion, values, reward in zip(group, scored, rewards, strict=True):
                 columns["words"].append(len(completion.split()))
@@ -202,6 +202,10 @@ class _Audit:
                 name: _correlation(columns[name], columns["words"]) for name in ("reward", *self.mix.parts) if columns["words"]
             },
         }
+
+
+def _case(text: str, target: Target) -> Case:
+    return Case(text, target.reference, target.question, target.prompt)
 
 
 def _auc(honest: np.ndarray, attack: np.ndarray) -> float | None:

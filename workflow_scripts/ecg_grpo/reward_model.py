@@ -20,8 +20,9 @@ _MEND = "Name the directory of results/<run>/reward_model/model, which train_rew
 class RewardModel:
     """A sequence-classification model with one output, e.g. that of `train_reward_model`.
 
-    Weights are read when the first text is scored. A text is rendered with the tokenizer's chat template as in training, the
-    answer as the assistant's last turn; nothing is cut. Equal texts have equal scores, whatever stands beside them.
+    Weights are read by `load`, or when the first text is scored. A text is rendered with the tokenizer's chat template as in
+    training, the answer as the assistant's last turn; nothing is cut. Equal texts have equal scores, whatever stands beside
+    them.
     """
 
     def __init__(self, directory: Path, batch_size: int = 16, dtype: torch.dtype | None = None) -> None:
@@ -60,9 +61,12 @@ class RewardModel:
 
     def raw_scores(self, prompts: Sequence[list[Message]], completions: Sequence[str]) -> list[float]:
         """The scores before the sigmoid, of any size; see `score`."""
+        import torch
+
         if len(prompts) != len(completions):
             raise ValueError(f"{len(prompts)} prompts and {len(completions)} completions")
-        model, tokenizer = self._load()
+        model, tokenizer = self.load()
+        model.to("cuda" if torch.cuda.is_available() else "cpu")  # of this process, which knows its device by now
         texts = [
             tuple(conversation_tokens(tokenizer, prompt, completion))
             for prompt, completion in zip(prompts, completions, strict=True)
@@ -73,7 +77,12 @@ class RewardModel:
             scores |= zip(batch, _score_batch(model, tokenizer.pad_token_id, batch), strict=True)
         return [scores[text] for text in texts]
 
-    def _load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    def load(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Model and tokenizer, read once.
+
+        Raises:
+            InputError: weights or tokenizer cannot be used.
+        """
         if self._loaded is None:
             import torch
             from safetensors import SafetensorError
@@ -93,7 +102,7 @@ class RewardModel:
                 raise InputError(self._directory, "the tokenizer has no chat template or no padding token", _MEND)
             # The head reads the last token that is none of padding.
             model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-            self._loaded = model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+            self._loaded = model.eval(), tokenizer
         return self._loaded
 
 

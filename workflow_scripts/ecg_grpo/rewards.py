@@ -11,11 +11,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from ecg_grpo.chrf import sentence_chrf
 from ecg_grpo.concepts import concept_f1
 from ecg_grpo.polarity import stances
-from ecg_grpo.prompts import Answer, take_apart
+from ecg_grpo.prompts import Answer, Message, take_apart
 from ecg_grpo.quantities import number_agreement
 from ecg_grpo.rouge import rouge_l_f1
 
@@ -129,8 +130,21 @@ REWARDS: dict[str, RewardFunction] = {
 """Every reward function by the name that the configuration uses."""
 
 
-Case = tuple[str, str, str]
-"""(completion, reference, question)."""
+class Case(NamedTuple):
+    """A model's text, and what it is held against.
+
+    Attributes:
+        completion: the text as the model wrote it.
+        reference: the reference answer.
+        question: the question.
+        prompt: the messages that asked; only models that read them need any.
+    """
+
+    completion: str
+    reference: str
+    question: str
+    prompt: Sequence[Message] = ()
+
 
 ModelReward = Callable[[Sequence[Case]], list[float | None]]
 """A reward that a model computes, for many texts at once; None where it could not say (a judge that did not answer)."""
@@ -170,11 +184,11 @@ class RewardMix:
         """The values of every part for many texts."""
         by_model = {name: self.models[name](cases) for name in self.parts if name in self.models}
         found = []
-        for index, (completion, reference, question) in enumerate(cases):
-            answer = take_apart(completion)
+        for index, case in enumerate(cases):
+            answer = take_apart(case.completion)
             found.append(
                 {
-                    name: by_model[name][index] if name in by_model else REWARDS[name](answer, reference, question)
+                    name: by_model[name][index] if name in by_model else REWARDS[name](answer, case.reference, case.question)
                     for name in self.parts
                 }
             )
@@ -245,15 +259,16 @@ class _Remembering:
 def _trl_reward(
     name: str, values: _Remembering, metric: tuple[str, Callable[[str, str, str], float | None]] | None, is_first: bool
 ) -> Callable[..., list[float | None]]:
-    def score(completions, question, answer, id, log_extra=None, log_metric=None, **_: object) -> list[float | None]:
-        cases = list(zip((completion[0]["content"] for completion in completions), answer, question, strict=True))
+    def score(prompts, completions, question, answer, id, log_extra=None, log_metric=None, **_: object) -> list[float | None]:
+        texts = (completion[0]["content"] for completion in completions)
+        cases = [Case(*case) for case in zip(texts, answer, question, prompts, strict=True)]
         if is_first and log_extra is not None:
             for column, entries in (("id", id), ("question", question), ("answer", answer)):
                 log_extra(column, list(entries))
         if metric is not None and log_metric is not None:
             label, measure = metric
-            for completion, reference, asked in cases:
-                log_metric(label, measure(take_apart(completion).prediction, reference, asked))
+            for case in cases:
+                log_metric(label, measure(take_apart(case.completion).prediction, case.reference, case.question))
         found = values(cases)
         if name in values.mix.gates:
             return [one[name] for one in found]

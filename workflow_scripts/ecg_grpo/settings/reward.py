@@ -11,7 +11,17 @@ from ecg_grpo.settings.judge import RubricSettings
 from ecg_grpo.settings.section import Section
 
 RewardName = Literal[
-    "format", "concept_f1", "polarity", "numbers", "chrf", "rouge_l", "length", "repetition", "embedding", "judge"
+    "format",
+    "concept_f1",
+    "polarity",
+    "numbers",
+    "chrf",
+    "rouge_l",
+    "length",
+    "repetition",
+    "embedding",
+    "judge",
+    "reward_model",
 ]
 """The reward functions of `ecg_grpo.rewards.REWARDS` and `model_rewards.MODEL_REWARDS`; a test holds the lists equal."""
 
@@ -72,6 +82,10 @@ class RewardSettings(Section):
     def parts(self) -> list[str]:
         """Names of all reward functions that are computed, gates last."""
         return [*self.weighted(), *self.gating()]
+
+    def needs_reward_model(self) -> bool:
+        """Whether the trained reward model is a part."""
+        return "reward_model" in self.parts()
 
     def trained_on(self) -> list[str]:
         """Names of the reward functions that make a difference to the reward, in the order of the alphabet."""

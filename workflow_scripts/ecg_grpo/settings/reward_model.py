@@ -7,6 +7,7 @@ from typing import Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
+from ecg_grpo.settings.generation import GenerationSettings, SamplingSettings
 from ecg_grpo.settings.section import Section
 from ecg_grpo.settings.training import TrainingSettings
 
@@ -48,13 +49,12 @@ class PairSettings(Section):
         "are made from one; without it the reference's wording alone would tell.",
     )
     fragment_words: int = Field(4, ge=1, description="Words of a fragment; only answers of twice as many words are cut.")
-    samples: str | None = Field(
-        None,
-        description="Parquet file with sampled completions of training prompts (`id`, `completion`, `reward`), e.g. the SFT "
-        "model's; null for none.",
-    )
     max_sample_reward: float = Field(
-        0.5, ge=0, le=1, description="A sampled completion counts as wrong up to this reward, 0 to 1; the reference has 1."
+        0.5,
+        ge=0,
+        le=1,
+        description="A completion of the SFT model counts as wrong up to this likeness to the reference, 0 to 1; the reference "
+        "has 1.",
     )
     seed: int = Field(0, ge=0, description="Seed of all that is drawn.")
 
@@ -64,9 +64,19 @@ class PairSettings(Section):
             raise ValueError("kinds names one kind twice")
         return self
 
-    def files(self) -> list[str]:
-        """The files that the pairs are made from besides the records."""
-        return [] if self.samples is None else [self.samples]
+    def needs_samples(self) -> bool:
+        """Whether the SFT model is asked for wrong answers."""
+        return "sft_sample" in self.kinds
+
+
+class SampledAnswersSettings(Section):
+    """Section `reward_model.samples`."""
+
+    questions: int = Field(256, ge=1, description="Most questions of each split that are answered, spread evenly over it.")
+    sampling: SamplingSettings = Field(
+        default_factory=lambda: SamplingSettings(samples=2), description="How its completions are drawn."
+    )
+    generation: GenerationSettings = Field(default_factory=GenerationSettings, description="How they are computed.")
 
 
 class RewardTrainingSettings(TrainingSettings):
@@ -112,6 +122,12 @@ class RewardTrainingSettings(TrainingSettings):
 class RewardModelSettings(Section):
     """Section `reward_model`."""
 
-    enabled: bool = Field(False, description="Whether the reward model is trained along with the report.")
+    enabled: bool = Field(
+        False,
+        description="Whether the reward model is trained along with the report. As a part of the reward it is anyway.",
+    )
     pairs: PairSettings = Field(default_factory=PairSettings, description="What it is trained and judged on.")
+    samples: SampledAnswersSettings = Field(
+        default_factory=SampledAnswersSettings, description="Completions of the SFT model, where pairs.kinds has `sft_sample`."
+    )
     training: RewardTrainingSettings = Field(default_factory=RewardTrainingSettings, description="How it is trained.")

@@ -48,6 +48,10 @@ class Settings(Section):
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="Answers and comparison.")
     report: ReportSettings = Field(default_factory=ReportSettings, description="The page at the end.")
 
+    def trains_reward_model(self) -> bool:
+        """Whether a run to the report needs the reward model: for itself, or as a part of the reward."""
+        return self.reward_model.enabled or self.reward.needs_reward_model()
+
     @model_validator(mode="after")
     def _nothing_is_truncated(self) -> Self:
         longest = self.data.max_prompt_tokens + self.data.max_answer_tokens
@@ -56,11 +60,13 @@ class Settings(Section):
                 f"data.max_prompt_tokens + data.max_answer_tokens is {longest}, more than sft.max_length "
                 f"({self.sft.max_length}): training would cut such records silently"
             )
-        longest += self.data.max_answer_tokens
-        if self.reward_model.enabled and longest > self.reward_model.training.max_length:
+        sampled = self.reward_model.samples.generation.max_new_tokens if self.reward_model.pairs.needs_samples() else 0
+        longest = self.data.max_prompt_tokens + max(2 * self.data.max_answer_tokens, sampled)
+        if self.trains_reward_model() and longest > self.reward_model.training.max_length:
             raise ValueError(
-                f"data.max_prompt_tokens + 2 x data.max_answer_tokens is {longest}, more than reward_model.training.max_length "
-                f"({self.reward_model.training.max_length}): some wrong answers are twice as long as the right one"
+                f"data.max_prompt_tokens + 2 x data.max_answer_tokens, or reward_model.samples.generation.max_new_tokens, is "
+                f"{longest}, more than reward_model.training.max_length ({self.reward_model.training.max_length}): some wrong "
+                "answers are twice as long as the right one"
             )
         return self
 

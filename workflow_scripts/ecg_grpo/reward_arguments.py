@@ -1,0 +1,37 @@
+"""How the programs that compute a run's reward are told of it; the same for the audit, the difficulty filter and GRPO."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from ecg_grpo.settings.reward import RewardSettings
+from ecg_grpo.stage import Stage, StageParser
+
+if TYPE_CHECKING:
+    from ecg_grpo.rewards import RewardMix
+
+
+def add_reward_arguments(parser: StageParser) -> None:
+    """`--reward` and `--reward-model`."""
+    parser.add_argument("--reward", default="{}", metavar="JSON", help="section `reward` of the configuration, as JSON")
+    parser.add_input(
+        "--reward-model", nargs="*", default=[], metavar="JSON", help="manifest.json of the trained reward model, if it is used"
+    )
+
+
+def load_configured_mix(arguments: argparse.Namespace, stage: Stage) -> RewardMix:
+    """The mix that the arguments name, its models loaded.
+
+    Args:
+        arguments: those of `add_reward_arguments`, and `scratch`: folder in which a judge's replies are kept.
+        stage: whose log a judge writes to.
+
+    Raises:
+        InputError: the settings do not fit, or a model that they need is not there.
+    """
+    from ecg_grpo.model_rewards import Surroundings, load_mix
+
+    settings = RewardSettings.from_json(arguments.reward, "--reward")
+    reward_model = next(iter(arguments.reward_model), None)
+    return load_mix(settings, Surroundings(scratch=arguments.scratch, reward_model=reward_model, say=stage.say))
