@@ -19,6 +19,7 @@ rule make_report:
         samples=[f"{RESULTS}/evaluation/samples.json"] if SETTINGS.evaluation.sampling else [],
         judge=[f"{RESULTS}/evaluation/judge.json"] if SETTINGS.evaluation.judge else [],
         audit=f"{RESULTS}/reward_audit/audit.json",
+        reasonings=REASONING_ACCOUNTS,
         sft_log=f"{RESULTS}/sft/training_log.jsonl",
         grpo_log=f"{RESULTS}/grpo/training_log.jsonl",
         completions=f"{RESULTS}/grpo/completions.parquet",
@@ -29,6 +30,7 @@ rule make_report:
                 *([] if SETTINGS.data.raw_dir else ["fetch_raw_data"]),
                 "prepare_data",
                 "make_data_report",
+                *([f"bootstrap_reasoning.{split}" for split in ("train", "validation")] if SETTINGS.reasoning else []),
                 "train_sft",
                 "merge_sft_adapter",
                 *["sample_for_audit", "audit_reward", "require_sound_reward"],
@@ -90,6 +92,7 @@ rule make_report:
         " --answers {input.answers:q}"
         " --scores {input.scores:q}"
         " --audit {input.audit:q}"
+        " --reasonings {input.reasonings:q}"
         " --sft-log {input.sft_log:q}"
         " --grpo-log {input.grpo_log:q}"
         " --completions {input.completions:q}"

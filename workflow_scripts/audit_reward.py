@@ -13,7 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from ecg_grpo.files import write_json
-from ecg_grpo.settings.reward import RewardSettings
+from ecg_grpo.settings.reward import RewardInUse
 from ecg_grpo.settings.reward_audit import AuditSettings
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import read_rows
@@ -24,7 +24,9 @@ parser.add_input("--validation", help="validation split (parquet)")
 parser.add_input("--samples", nargs="*", default=[], help="completions of the SFT model to the validation questions (parquet)")
 parser.add_output("--audit", help="the audit to write (JSON)")
 parser.add_argument("--scratch", type=Path, help="folder in which a judge's replies are kept (default: none)")
-parser.add_argument("--reward", default="{}", metavar="JSON", help="section `reward` of the configuration, as JSON")
+parser.add_argument(
+    "--reward", default="{}", metavar="JSON", help="section `reward` of the configuration and its key `reasoning`, as JSON"
+)
 parser.add_settings("reward_audit.audit")
 
 
@@ -36,7 +38,7 @@ def audit_reward(arguments: argparse.Namespace, stage: Stage) -> None:
     from ecg_grpo.reward_audit import audit
 
     settings = AuditSettings.from_json(arguments.settings)
-    mix = load_mix(RewardSettings.from_json(arguments.reward, "--reward"), Surroundings(arguments.scratch, stage.say))
+    mix = load_mix(RewardInUse.from_json(arguments.reward, "--reward"), Surroundings(arguments.scratch, stage.say))
     train = read_rows(arguments.train, "task", "context", "question", "answer")
     records = read_rows(arguments.validation, "id", "task", "cluster", "context", "question", "answer")
     completions: dict[str, list[str]] = defaultdict(list)

@@ -24,7 +24,7 @@ from ecg_grpo.files import model_directory
 from ecg_grpo.model_rewards import Surroundings, load_mix
 from ecg_grpo.progress import StageProgress
 from ecg_grpo.settings.difficulty_filter import DifficultyFilterSettings
-from ecg_grpo.settings.reward import RewardSettings
+from ecg_grpo.settings.reward import RewardInUse
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import read_rows, write_table
 
@@ -34,7 +34,9 @@ parser.add_input("--sft-model", help="manifest.json of the merged SFT model")
 parser.add_output("--prompts", help="the kept rows of the training split, in its order (parquet) to write")
 parser.add_output("--difficulty", help="every prompt's difficulty and why it was kept or dropped (parquet) to write")
 parser.add_argument("--scratch", type=Path, help="folder in which a judge's replies are kept (default: none)")
-parser.add_argument("--reward", default="{}", metavar="JSON", help="section `reward` of the configuration, as JSON")
+parser.add_argument(
+    "--reward", default="{}", metavar="JSON", help="section `reward` of the configuration and its key `reasoning`, as JSON"
+)
 parser.add_argument("--prompts-per-step", type=int, default=1, help="prompts that one GRPO step takes; fewer are refused")
 parser.add_settings("difficulty_filter")
 
@@ -47,7 +49,7 @@ def filter_prompts(arguments: argparse.Namespace, stage: Stage) -> None:
     from ecg_grpo.generation import Generation, Sampling, complete_all
 
     settings = DifficultyFilterSettings.from_json(arguments.settings)
-    mix = load_mix(RewardSettings.from_json(arguments.reward, "--reward"), Surroundings(arguments.scratch, stage.say))
+    mix = load_mix(RewardInUse.from_json(arguments.reward, "--reward"), Surroundings(arguments.scratch, stage.say))
     rows = read_rows(arguments.train)
     require_one_grpo_batch(arguments.train, len(rows), max(1, arguments.prompts_per_step))
     directory = model_directory(arguments.sft_model)

@@ -30,6 +30,9 @@ parser.add_input("--ecg-bench", help="ecg_bench.json")
 parser.add_input("--judge", nargs="*", default=[], metavar="JSON", help="judge.json, if a language model judged the answers")
 parser.add_input("--samples", nargs="*", default=[], metavar="JSON", help="samples.json, if answers were drawn too")
 parser.add_input("--audit", help="audit of the reward (audit.json)")
+parser.add_input(
+    "--reasonings", nargs="*", default=[], metavar="JSON", help="accounts of the reasonings that SFT learned, if any"
+)
 parser.add_input("--answers", nargs="+", metavar="PARQUET", help="answers of each model; its folder's name is its name")
 parser.add_input("--scores", nargs="+", metavar="PARQUET", help="scores of each model, further ones after the first")
 parser.add_input("--sft-log", help="training log of SFT (JSON lines)")
@@ -63,6 +66,7 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
         "judge": next(map(read_json, arguments.judge), None),
         "samples": next(map(read_json, arguments.samples), None),
         "audit": read_json(arguments.audit),
+        "reasonings": {file.stem: read_json(file) for file in arguments.reasonings},
         "models": models,
         "pairs": pairs_of(models),
         "baseline_pairs": [(model, other) for model in models for other in comparison["order"] if other not in models],

@@ -21,7 +21,7 @@ from ecg_grpo.batches import require_one_grpo_batch
 from ecg_grpo.checkpoints import scratch_directory
 from ecg_grpo.files import model_directory
 from ecg_grpo.settings.grpo import GRPOSettings
-from ecg_grpo.settings.reward import RewardSettings
+from ecg_grpo.settings.reward import RewardInUse
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import evenly, read_rows
 
@@ -38,7 +38,9 @@ parser.add_output("--training-log", help="JSON lines to write, one a step")
 parser.add_output("--completions", help="every sampled completion with its rewards (parquet) to write")
 parser.add_argument("--scratch", type=Path, required=True, help="folder for checkpoints to resume from")
 parser.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's event files")
-parser.add_argument("--reward", default="{}", metavar="JSON", help="section `reward` of the configuration, as JSON")
+parser.add_argument(
+    "--reward", default="{}", metavar="JSON", help="section `reward` of the configuration and its key `reasoning`, as JSON"
+)
 parser.add_settings("grpo")
 
 ROLLOUTS: dict[str, dict[str, object]] = {
@@ -99,7 +101,7 @@ def _train(
     inputs = [arguments.train, arguments.validation, arguments.sft_model, *arguments.launch_files]
     if settings.validation is not None:
         inputs.append(METRICS_MODULE)
-    mix = load_mix(RewardSettings.from_json(arguments.reward, "--reward"), Surroundings(arguments.scratch, stage.say))
+    mix = load_mix(RewardInUse.from_json(arguments.reward, "--reward"), Surroundings(arguments.scratch, stage.say))
     scratch = scratch_directory(arguments.scratch, __file__, arguments.settings + arguments.reward, str(dtype), inputs)
     validation, evaluated, metric = settings.validation, None, None
     while_training: dict[str, object] = {"eval_strategy": "no"}

@@ -56,6 +56,12 @@ class RewardSettings(Section):
         "that fails a gate cannot make up for it elsewhere.",
     )
 
+    min_reasoning_words: int = Field(
+        8,
+        ge=1,
+        le=20,
+        description="With `reasoning: on`: fewest different words of the reasoning in a text that is well-formed to `format`.",
+    )
     embedding: EmbeddingSettings = Field(
         default_factory=EmbeddingSettings, description="The model of the reward function `embedding`; loaded if it is used."
     )
@@ -93,3 +99,9 @@ class RewardSettings(Section):
         if not any(self.weighted().values()):
             raise ValueError("weights must name at least one reward function with a weight above 0")
         return self
+
+
+class RewardInUse(RewardSettings):
+    """Section `reward` and what it has to know of the rest: what the audit, the difficulty filter and GRPO are given."""
+
+    reasoning: bool = Field(False, description="The configuration's `reasoning`.")
