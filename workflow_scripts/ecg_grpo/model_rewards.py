@@ -16,7 +16,7 @@ from ecg_grpo.replies import kept_replies, name_of
 from ecg_grpo.resources import resource
 from ecg_grpo.rewards import Case, ModelReward, RewardMix
 from ecg_grpo.sentence_model import sentence_model_directory
-from ecg_grpo.settings.reward import EmbeddingSettings, RewardInUse, RewardJudgeSettings, RewardSettings
+from ecg_grpo.settings.reward import EmbeddingSettings, RewardJudgeSettings, RewardSettings
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,15 @@ class Surroundings:
     say: Callable[[str], None] = print
 
 
-def load_mix(settings: RewardInUse, surroundings: Surroundings | None = None) -> RewardMix:
-    """The mix that the section `reward` of the configuration describes (and its `reasoning`), its models loaded.
+def load_mix(settings: RewardSettings, surroundings: Surroundings | None = None) -> RewardMix:
+    """The mix that the section `reward` of the configuration describes, its models loaded.
 
     Raises:
         InputError: a model that it needs is not there.
     """
     around = surroundings or Surroundings()
     models = {name: load(settings, around) for name, load in MODEL_REWARDS.items() if name in settings.parts()}
-    words = settings.min_reasoning_words if settings.reasoning else 0
-    return RewardMix(settings.weighted(), settings.gating(), models, words)
+    return RewardMix(settings.weighted(), settings.gating(), models, settings.demanded_reasoning_words)
 
 
 class EmbeddingReward:

@@ -13,8 +13,8 @@ from ecg_grpo.settings.section import Section
 class ReasoningFilterSettings(Section):
     """Section `bootstrap_reasoning.filter`: which of the sampled reasonings are kept; `ecg_grpo.reasoning` says why.
 
-    The two bounds on what is said of the answer were set on the sample data: they refuse 99 % of the references in other words
-    and let 95 % of the references of the nearest other question pass (docs/reasoning.md).
+    The two bounds on what is said of the answer were set on the sample data: they refuse every reference in other words and let
+    98 % of the answers to the nearest other question pass (docs/reasoning.md).
     """
 
     min_words: int = Field(12, ge=1, description="Fewest words of a reasoning.")
@@ -26,10 +26,10 @@ class ReasoningFilterSettings(Section):
         4, ge=1, description="Longest run of the reference's words that it may have and the question has not."
     )
     max_named_share: float = Field(
-        0.5,
+        0.4,
         ge=0,
         le=1,
-        description="Largest share of the reference's content words (those that the question has not) that it may have.",
+        description="Largest share of the reference's clinical concepts, of those that the question has not, that it may have.",
     )
     min_gain: float = Field(
         0.0,

@@ -75,6 +75,11 @@ class RewardSettings(Section):
         """The gates, in the order of the alphabet, without what was taken out."""
         return {name: floor for name, floor in sorted(self.gates.items()) if floor is not None}
 
+    @property
+    def demanded_reasoning_words(self) -> int:
+        """Fewest different words of reasoning in a well-formed text; 0 demands no reasoning."""
+        return 0
+
     def parts(self) -> list[str]:
         """Names of all reward functions that are computed, gates last."""
         return [*self.weighted(), *self.gating()]
@@ -105,3 +110,7 @@ class RewardInUse(RewardSettings):
     """Section `reward` and what it has to know of the rest: what the audit, the difficulty filter and GRPO are given."""
 
     reasoning: bool = Field(False, description="The configuration's `reasoning`.")
+
+    @property
+    def demanded_reasoning_words(self) -> int:
+        return self.min_reasoning_words if self.reasoning else 0
