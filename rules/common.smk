@@ -4,6 +4,7 @@ SETTINGS   the configuration, one model for each section
 RESULTS    results/<run>
 RAW_FILES  the raw files: those of data.raw_dir, or FETCHED_RAW_FILES if it is null
 OTHER_MODEL_FILES   files of those models of evaluation.models that are directories, by name
+REASONING_MODEL_FILES   files of bootstrap_reasoning.model, if it names a directory
 ENDPOINTS  those that a server answers for: their sections, by name
 LOGS, BENCHMARKS, PROVENANCE, SCRATCH, TENSORBOARD   folders below it
 score_tables        the tables that hold scores of some systems
@@ -32,6 +33,10 @@ try:
     if SETTINGS.base_model.source == "path":
         folder = check_model_directory(Path(SETTINGS.base_model.path))
         BASE_MODEL_FILES = sorted(str(file) for file in folder.iterdir() if file.is_file())
+    REASONING_MODEL_FILES = []
+    if SETTINGS.reasoning and SETTINGS.bootstrap_reasoning.model is not None:
+        folder = check_model_directory(Path(SETTINGS.bootstrap_reasoning.model), "bootstrap_reasoning.model")
+        REASONING_MODEL_FILES = sorted(str(file) for file in folder.iterdir() if file.is_file())
     OTHER_MODEL_FILES = {}
     for name, path in SETTINGS.evaluation.model_directories().items():
         folder = check_model_directory(Path(path), f"evaluation.models.{name}")

@@ -9,7 +9,7 @@ Steps:   read, clean, flag contradictions, group and split, audit for leakage, m
 rule prepare_data:
     input:
         raw=RAW_FILES,
-        system_prompt=SETTINGS.data.system_prompt,
+        system_prompt=SETTINGS.system_prompt,
         ngrams="resources/similarity/common_ngrams.tsv",
         base_model=f"{RESULTS}/base_model/manifest.json",
     output:

@@ -36,7 +36,7 @@ rule filter_prompts:
     params:
         settings=SETTINGS.difficulty_filter.as_json(),
         scratch=SCRATCH,
-        reward=SETTINGS.reward.as_json(),
+        reward=SETTINGS.reward_in_use.as_json(),
         code=code_fingerprint("workflow_scripts/filter_prompts.py"),
     message:
         "Leaving out the prompts that GRPO cannot learn from"

@@ -85,6 +85,7 @@ rule score_references:
             wildcards.model, f"{RESULTS}/{wildcards.model}_model/manifest.json"
         ),
         questions=QUESTIONS,
+        reasoned=[f"{RESULTS}/evaluation/{{model}}/answers.parquet"] if SETTINGS.reasoning else [],
     output:
         losses=f"{RESULTS}/evaluation/{{model}}/reference_loss.parquet",
         provenance=provenance_of("score_references", "{model}"),
@@ -108,6 +109,7 @@ rule score_references:
         "python workflow_scripts/score_references.py"
         " --model {input.model:q}"
         " --questions {input.questions:q}"
+        " --reasoned {input.reasoned:q}"
         " --losses {output.losses:q}"
         " --settings {params.settings:q}"
         " --threads {threads}"

@@ -41,7 +41,7 @@ rule train_grpo:
         launch=SETTINGS.grpo.launch.command(),
         launcher_log=SETTINGS.grpo.launch.launcher_log(f"{LOGS}/train_grpo.launcher.log"),
         settings=SETTINGS.grpo.as_json(),
-        reward=SETTINGS.reward.as_json(),
+        reward=SETTINGS.reward_in_use.as_json(),
         code=code_fingerprint("workflow_scripts/train_grpo.py"),
         metrics_code=code_fingerprint("workflow_scripts/ecg_grpo/metrics.py") if SETTINGS.grpo.validation else "",
         scratch=SCRATCH,

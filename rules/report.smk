@@ -21,6 +21,7 @@ rule make_report:
         judge=[f"{RESULTS}/evaluation/judge.json"] if SETTINGS.evaluation.judge else [],
         audit=f"{RESULTS}/reward_audit/audit.json",
         reward_model=REWARD_MODEL[1:] if SETTINGS.trains_reward_model() else [],
+        reasonings=REASONING_ACCOUNTS,
         sft_log=f"{RESULTS}/sft/training_log.jsonl",
         grpo_log=f"{RESULTS}/grpo/training_log.jsonl",
         completions=f"{RESULTS}/grpo/completions.parquet",
@@ -31,6 +32,7 @@ rule make_report:
                 *([] if SETTINGS.data.raw_dir else ["fetch_raw_data"]),
                 "prepare_data",
                 "make_data_report",
+                *([f"bootstrap_reasoning.{split}" for split in ("train", "validation")] if SETTINGS.reasoning else []),
                 "train_sft",
                 "merge_sft_adapter",
                 *(REWARD_MODEL_STAGES if SETTINGS.trains_reward_model() else []),
@@ -101,6 +103,7 @@ rule make_report:
         " --scores {input.scores:q}"
         " --audit {input.audit:q}"
         " --reward-model {input.reward_model:q}"
+        " --reasonings {input.reasonings:q}"
         " --sft-log {input.sft_log:q}"
         " --grpo-log {input.grpo_log:q}"
         " --completions {input.completions:q}"

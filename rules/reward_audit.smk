@@ -75,7 +75,7 @@ rule audit_reward:
         gpu=0,
     params:
         scratch=SCRATCH,
-        reward=SETTINGS.reward.as_json(),
+        reward=SETTINGS.reward_in_use.as_json(),
         settings=SETTINGS.reward_audit.audit.as_json(),
         code=code_fingerprint("workflow_scripts/audit_reward.py"),
     message:

@@ -1,6 +1,6 @@
 """Supervised fine-tuning, of a LoRA adapter or of every parameter.
 
-Inputs:  data/train.parquet, data/validation.parquet, the base model
+Inputs:  data/train.parquet, data/validation.parquet, the base model, the kept reasonings with `reasoning: on`
 Outputs: sft/checkpoint/manifest.json, which stands for the adapter or whole model, and sft/training_log.jsonl
 Steps:   train with completion-only loss; resume from scratch/ after a death
 """
@@ -11,6 +11,7 @@ rule train_sft:
         train=f"{RESULTS}/data/train.parquet",
         validation=f"{RESULTS}/data/validation.parquet",
         base_model=f"{RESULTS}/base_model/manifest.json",
+        reasonings=REASONINGS,
         launch_files=SETTINGS.sft.launch.files(),
     output:
         checkpoint=f"{RESULTS}/sft/checkpoint/manifest.json",
@@ -50,6 +51,7 @@ rule train_sft:
         " --train {input.train:q}"
         " --validation {input.validation:q}"
         " --base-model {input.base_model:q}"
+        " --reasonings {input.reasonings:q}"
         " --launch-files {input.launch_files:q}"
         " --checkpoint {output.checkpoint:q}"
         " --training-log {output.training_log:q}"

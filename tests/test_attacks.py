@@ -5,7 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecg_grpo.attacks import ATTACKS, Target, texts_of, usual_beginning
+from ecg_grpo.attacks import ATTACKS, REASONING_ATTACKS, Target, as_demanded, texts_of, usual_beginning
+from ecg_grpo.prompts import has_tag, take_apart
+from ecg_grpo.settings.reward import RewardInUse
 
 TARGET = Target(
     question="Is a QRS of 140 ms with a broad R in V6 normal?",
@@ -61,7 +63,23 @@ def test_the_usual_beginning() -> None:
     assert usual_beginning([]) == ""
 
 
+def test_where_reasoning_is_demanded_attacks_differ_from_an_honest_answer_in_the_answer_alone() -> None:
+    demanded = RewardInUse(reasoning=True, min_reasoning_words=20).demanded_reasoning_words
+    honest = take_apart(as_demanded(TARGET.reference, True), demanded)
+    assert honest.is_well_formed
+    plain, reasoned = texts_of(TARGET), texts_of(TARGET, reasoning=True)
+    assert reasoned.keys() == plain.keys() | REASONING_ATTACKS.keys()
+    for name, text in plain.items():
+        if has_tag(text):
+            assert reasoned[name] == text
+        else:
+            answer = take_apart(reasoned[name], demanded)
+            assert (answer.prediction, answer.reasoning) == (text.strip(), honest.reasoning)
+            assert answer.is_well_formed is bool(text.strip())
+    assert not any(take_apart(reasoned[name], demanded).is_well_formed for name in REASONING_ATTACKS if "echo" not in name)
+
+
 @given(st.builds(Target, *[st.text(max_size=60)] * 5))
 @settings(max_examples=150, deadline=None)
 def test_any_record_can_be_attacked(target: Target) -> None:
-    assert all(isinstance(text, str) for text in texts_of(target).values())
+    assert all(isinstance(text, str) for text in texts_of(target, reasoning=True).values())

@@ -87,6 +87,7 @@ def test_no_stage_imports_another_stages_settings() -> None:
         "fetch_raw_data": {"raw_data"},
         "prepare_data": {"data"},
         "make_data_report": set(),
+        "bootstrap_reasoning": {"bootstrap_reasoning", "generation"},
         "train_sft": {"sft", "guards"},
         "merge_adapter": {"merge"},
         "filter_prompts": {"difficulty_filter", "reward", "judge", "endpoint"},

@@ -22,7 +22,6 @@ from ecg_grpo.judging import (
     PAIR_TEXTS,
     RUBRIC_TEXTS,
     JudgePrompt,
-    conversation,
     neutralized,
     outcome,
     proportion,
@@ -32,6 +31,7 @@ from ecg_grpo.judging import (
     summarize,
 )
 from ecg_grpo.metrics import METRICS
+from ecg_grpo.prompts import conversation
 from ecg_grpo.settings.judge import RubricSettings
 from ecg_grpo.tables import ANSWERS, write_table
 

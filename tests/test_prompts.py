@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ecg_grpo.prompts import Answer, take_apart
+from ecg_grpo.prompts import TAGS, Answer, has_tag, take_apart, write_reasoned
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,26 @@ def test_any_text_is_taken_apart_without_inventing_words(completion: str) -> Non
         assert "think>" not in answer.prediction
     if "<think>" in completion and "</think>" not in completion:
         assert not answer.prediction
+
+
+@given(st.text(), st.text().filter(str.strip))
+def test_what_is_written_is_taken_apart_again(reasoning: str, answer: str) -> None:
+    assume(not has_tag(reasoning) and not has_tag(answer))
+    written = write_reasoned(reasoning, answer)
+    assert take_apart(written) == Answer(answer.strip(), reasoning.strip(), True)
+    assert len(written) == len(TAGS) + len(reasoning.strip()) + len(answer.strip())
+
+
+@pytest.mark.parametrize(
+    ("completion", "is_well_formed"),
+    [
+        ("LBBB", False),
+        ("<think></think><answer>LBBB</answer>", False),
+        ("<think>wide wide wide</think><answer>LBBB</answer>", False),  # one word, three times over
+        ("<think>wide and notched</think><answer>LBBB</answer>", True),
+        ("<think>wide and notched</think><answer></answer>", False),
+    ],
+)
+def test_where_reasoning_is_demanded_it_must_be_there(completion: str, is_well_formed: bool) -> None:
+    assert take_apart(completion, min_reasoning_words=3).is_well_formed is is_well_formed
+    assert take_apart(completion, 3).prediction == take_apart(completion).prediction

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, SAMPLE
 
 from ecg_grpo import rewards
-from ecg_grpo.attacks import ATTACKS, Target, usual_beginning
+from ecg_grpo.attacks import ATTACKS, REASONING_ATTACKS, Target, usual_beginning
 from ecg_grpo.baselines import most_frequent_answers, nearest_training_answers
 from ecg_grpo.concepts import concepts
 from ecg_grpo.model_rewards import load_mix
@@ -21,7 +21,7 @@ from ecg_grpo.raw_files import find_raw_files
 from ecg_grpo.readers import read_records
 from ecg_grpo.reward_audit import audit
 from ecg_grpo.rewards import RewardMix
-from ecg_grpo.settings.reward import RewardSettings
+from ecg_grpo.settings.reward import RewardInUse, RewardSettings
 from ecg_grpo.settings.reward_audit import AuditSettings
 
 QUICK = AuditSettings(resamples=100)
@@ -68,6 +68,23 @@ def test_with_the_default_reward_every_attack_earns_less_than_the_reference_in_9
             assert row["beats_reference"]["mean"] <= 0.05, row["name"]
             assert row["auc"] >= 0.9, row["name"]
     assert {row["name"] for row in default["attacks"] if row["records"]} == set(ATTACKS)
+
+
+def test_with_reasoning_answers_earn_what_they_earn_without_and_reasoning_cannot_be_feigned(default: dict) -> None:
+    found = audited(load_mix(RewardInUse(reasoning=True)))
+    assert found["failures"] == []
+    rows = {row["name"]: row for row in found["attacks"] + found["honest"]}
+    for row in default["attacks"] + default["honest"]:
+        assert rows[row["name"]]["mean"] == row["mean"], row["name"]
+    for name in ("no_reasoning", "empty_reasoning", "one_word_reasoning"):
+        assert rows[name]["mean"] == 0
+    assert rows["reasoned_echo"]["mean"] == pytest.approx(rows["echo"]["mean"])
+    assert {row["name"] for row in found["attacks"]} == ATTACKS.keys() | REASONING_ATTACKS.keys()
+
+
+def test_a_reward_that_does_not_demand_the_form_is_stopped_where_reasoning_is_on() -> None:
+    settings = RewardInUse(reasoning=True, gates={"format": None, "length": 0.0, "repetition": 0.0, "polarity": 0.2})
+    assert failing(audited(load_mix(settings))) >= {"no_reasoning", "empty_reasoning"}
 
 
 def test_the_reference_earns_1_and_a_paraphrase_more_than_blind_attacks(default: dict) -> None:

@@ -209,7 +209,7 @@ def test_metrics_that_choose_a_checkpoint_are_no_rewards() -> None:
 
 
 def test_what_can_be_required_is_what_is_measured() -> None:
-    assert get_args(ScoreName) == (*METRICS, "truncated", "empty", "malformed", "copied", *FURTHER_SCORES)
+    assert get_args(ScoreName) == (*METRICS, "truncated", "empty", "malformed", "copied", *FURTHER_SCORES, "reasoned")
 
 
 def test_the_readmes_example_is_valid_and_drops_the_demo_models_tokens() -> None:

@@ -172,6 +172,21 @@ def test_named_targets_stop_where_they_say(project: Project) -> None:
         assert project.jobs(target) - {target} == rules, target
 
 
+def test_reasonings_are_written_only_where_models_reason(project: Project) -> None:
+    assert "bootstrap_reasoning" not in project.jobs()
+    project.configure(reasoning=True)
+    assert "configuration error" in project.snakemake("-n", check=False).stderr, "a record may have become too long for SFT"
+    project.configure(sft={"max_length": 1200})
+    assert project.jobs("sft") - {"sft"} == {"fetch_base_model", "prepare_data", "bootstrap_reasoning", "train_sft"}
+    plan = project.snakemake("-n", "-p").stdout
+    assert "--system-prompt resources/prompts/system_reasoning.txt" in plan
+    assert "--reasonings results/demo/reasoning/train.parquet results/demo/reasoning/validation.parquet" in plan
+    assert plan.count('"reasoning": true') == 2, "of audit and GRPO"
+    assert plan.count("--model results/demo/base_model/manifest.json --prompt") == 2
+    project.configure(bootstrap_reasoning={"model": "nowhere"})
+    assert "bootstrap_reasoning.model" in project.snakemake("-n", check=False).stderr
+
+
 def test_raw_files_are_fetched_only_where_no_folder_is_named(project: Project) -> None:
     assert "fetch_raw_data" not in project.jobs("data")
     project.configure(data={"raw_dir": None}, raw_data={"files": ["EBK", "PRTK"]})

@@ -15,7 +15,7 @@ from ecg_grpo.further_scores import FURTHER_SCORES, present, read_scores
 from ecg_grpo.metrics import METRICS
 from ecg_grpo.settings.scoring import ComparisonSettings
 from ecg_grpo.stage import Stage, StageParser
-from ecg_grpo.tables import read_rows
+from ecg_grpo.tables import SHARES, read_rows
 
 NAMES = {
     "echo": "echo of the question",
@@ -103,13 +103,21 @@ def describe(rewards: list[str], further: list[str]) -> list[dict[str, Any]]:
         ("truncated", "Cut off", "the answer hit the token limit"),
         ("empty", "Empty", "nothing was answered, or the reasoning never ended"),
         ("malformed", "Malformed", "empty, or tags of reasoning and answer out of order"),
+        ("reasoned", "Reasoned", "something stands in the reasoning"),
         ("copied", "Copied", "share of the answer's runs of five words that stand in one training answer"),
     ]
+    measured = shares_of(further)
     return metrics + [
         {"name": name, "label": label, "note": note, "about": "share", "is_reward": False, "claimed": False}
-        | {"less_is_better": True}
+        | {"less_is_better": name != "reasoned"}
         for name, label, note in shares
+        if name in measured
     ]
+
+
+def shares_of(further: list[str]) -> tuple[str, ...]:
+    """The shares that are compared; where nobody reasons nothing is said of it."""
+    return tuple(name for name in (*SHARES, "copied") if name != "reasoned" or "reasoning_words" in further)
 
 
 def gather(tables: dict[str, list[dict[str, Any]]], near: list[dict[str, Any]], further: list[str]) -> Scores:
@@ -127,7 +135,8 @@ def gather(tables: dict[str, list[dict[str, Any]]], near: list[dict[str, Any]], 
                 "is not about the same questions in the same order",
                 "Answer one split with all systems.",
             )
-    metrics = (*METRICS, *further, "truncated", "empty", "malformed", "copied")
+    shares = shares_of(further)
+    metrics = (*METRICS, *further, *shares)
     values = {
         system: np.array(
             [
@@ -140,7 +149,7 @@ def gather(tables: dict[str, list[dict[str, Any]]], near: list[dict[str, Any]], 
     }
     slices = {name: np.array([row[name] for row in first]) for name in ("task", "kind", "length")}
     slices["nearness"] = np.array([row["nearness"] for row in near])
-    less = {"truncated", "empty", "malformed", "copied", *(name for name in further if FURTHER_SCORES[name].less_is_better)}
+    less = {*shares, *(name for name in further if FURTHER_SCORES[name].less_is_better)} - {"reasoned"}
     return Scores(np.array([row["cluster"] for row in first]), slices, values, metrics, less)
 
 

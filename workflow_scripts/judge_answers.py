@@ -20,7 +20,6 @@ from ecg_grpo.judging import (
     PAIR_TEXTS,
     RUBRIC_TEXTS,
     JudgePrompt,
-    conversation,
     outcome,
     read_grades,
     read_verdict,
@@ -28,7 +27,7 @@ from ecg_grpo.judging import (
     scaled,
     summarize,
 )
-from ecg_grpo.prompts import Message
+from ecg_grpo.prompts import Message, conversation
 from ecg_grpo.replies import ask_for_all, kept_replies, name_of
 from ecg_grpo.settings.judge import JudgeSettings
 from ecg_grpo.stage import Stage, StageParser

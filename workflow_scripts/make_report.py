@@ -35,6 +35,9 @@ parser.add_input("--audit", help="audit of the reward (audit.json)")
 parser.add_input(
     "--reward-model", nargs="*", default=[], metavar="JSON", help="the reward model's accuracy.json, if one was trained"
 )
+parser.add_input(
+    "--reasonings", nargs="*", default=[], metavar="JSON", help="accounts of the reasonings that SFT learned, if any"
+)
 parser.add_input("--answers", nargs="+", metavar="PARQUET", help="answers of each model; its folder's name is its name")
 parser.add_input("--scores", nargs="+", metavar="PARQUET", help="scores of each model, further ones after the first")
 parser.add_input("--sft-log", help="training log of SFT (JSON lines)")
@@ -70,6 +73,7 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
         "samples": next(map(read_json, arguments.samples), None),
         "audit": read_json(arguments.audit),
         "reward_model": next(map(read_json, arguments.reward_model), None),
+        "reasonings": {file.stem: read_json(file) for file in arguments.reasonings},
         "models": models,
         "pairs": pairs_of(models),
         "baseline_pairs": [(model, other) for model in models for other in comparison["order"] if other not in models],

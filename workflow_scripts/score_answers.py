@@ -1,5 +1,5 @@
-"""Every answer of a system is scored against its reference; an empty answer scores 0 and stays, a metric that has nothing to
-say about a record (numbers, where the reference has none) is left empty there.
+"""Every answer of a system is scored against its reference, whatever was reasoned before it; an empty answer scores 0 and
+stays, a metric that has nothing to say about a record (numbers, where the reference has none) is left empty there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ parser.add_output("--scores", help="their scores, to write (parquet)")
 
 def score_answers(arguments: argparse.Namespace, stage: Stage) -> None:
     """Reads, scores, writes."""
-    columns = ("id", "task", "cluster", "finish_reason", "is_well_formed", "question", "prediction", "answer")
+    columns = ("id", "task", "cluster", "finish_reason", "is_well_formed", "question", "prediction", "reasoning", "answer")
     rows = read_rows(arguments.answers, *columns)
     workers = min(stage.threads, 1 + len(rows) // 500)
     if workers == 1:
@@ -35,6 +35,7 @@ def score_answers(arguments: argparse.Namespace, stage: Stage) -> None:
 
 def score(row: Mapping[str, Any]) -> dict[str, Any]:
     """One row of the scores."""
+    reasoning_words = len((row["reasoning"] or "").split())
     return {
         **{column: row[column] for column in ("id", "task", "cluster")},
         "kind": kind_of(row["question"], row["answer"]),
@@ -43,6 +44,8 @@ def score(row: Mapping[str, Any]) -> dict[str, Any]:
         "truncated": float(row["finish_reason"] == "length"),
         "empty": float(not row["prediction"].strip()),
         "malformed": float(not row["is_well_formed"]),
+        "reasoned": float(reasoning_words > 0),
+        "reasoning_words": float(reasoning_words) if reasoning_words else None,
     }
 
 

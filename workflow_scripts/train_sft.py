@@ -21,13 +21,20 @@ from ecg_grpo.errors import InputError
 from ecg_grpo.files import model_directory
 from ecg_grpo.settings.sft import SFTSettings
 from ecg_grpo.stage import Stage, StageParser
-from ecg_grpo.supervised import supervised_example
+from ecg_grpo.supervised import Example, reasoned_examples, supervised_example
 from ecg_grpo.tables import read_rows
 
 parser = StageParser("train_sft", __doc__)
 parser.add_input("--train", help="training split (parquet)")
 parser.add_input("--validation", help="validation split (parquet)")
 parser.add_input("--base-model", help="manifest.json of the base model")
+parser.add_input(
+    "--reasonings",
+    nargs="*",
+    default=[],
+    metavar="FILE",
+    help="kept reasonings of both splits, training first (parquet), if any",
+)
 parser.add_input("--launch-files", nargs="*", default=[], metavar="FILE", help="configuration of DeepSpeed, if any")
 parser.add_output("--checkpoint", help="manifest.json in the directory of the adapter, or whole model, to write")
 parser.add_output("--training-log", help="JSON lines to write, one a step")
@@ -64,14 +71,9 @@ def train_sft(arguments: argparse.Namespace, stage: Stage) -> None:
     refuse_missing_packages(settings)
     require_one_grpo_batch(arguments.train, len(read_rows(arguments.train, "id")), arguments.grpo_prompts_per_step)
     dtype = prepare_device(settings.precision, stage)
-    inputs = [arguments.train, arguments.validation, arguments.base_model, *arguments.launch_files]
+    inputs = [arguments.train, arguments.validation, arguments.base_model, *arguments.reasonings, *arguments.launch_files]
     scratch = scratch_directory(arguments.scratch, __file__, arguments.settings, str(dtype), inputs)
-    splits = {
-        name: [
-            supervised_example(row["prompt"], row["answer"]) for row in read_rows(getattr(arguments, name), "prompt", "answer")
-        ]
-        for name in ("train", "validation")
-    }
+    splits = read_examples(arguments, settings, stage)
     steps = settings.steps(len(splits["train"]))
     join_processes(settings)
     trainer_config = SFTConfig(
@@ -108,6 +110,28 @@ def train_sft(arguments: argparse.Namespace, stage: Stage) -> None:
         deliver_checkpoint(final, arguments.checkpoint)
         shutil.rmtree(scratch)
     leave_processes()
+
+
+def read_examples(arguments: argparse.Namespace, settings: SFTSettings, stage: Stage) -> dict[str, list[Example]]:
+    """What is learned and what the loss is measured on: all records, or with reasonings those that have one.
+
+    Raises:
+        InputError: too few have one.
+    """
+    files = {"train": arguments.train, "validation": arguments.validation}
+    splits = {name: read_rows(file, "id", "prompt", "answer") for name, file in files.items()}
+    if not arguments.reasonings:
+        return {name: [supervised_example(row["prompt"], row["answer"]) for row in rows] for name, rows in splits.items()}
+    fewest = {"train": settings.sequences_per_step, "validation": 1}
+    examples = {}
+    for (name, rows), file in zip(splits.items(), arguments.reasonings, strict=True):
+        found = {row["id"]: row["reasoning"] for row in read_rows(file, "id", "reasoning")}
+        examples[name] = reasoned_examples(file, rows, found, fewest[name])
+        stage.facts[f"{name}_records_without_reasoning"] = len(rows) - len(examples[name])
+        stage.say(
+            f"{stage.name}: {len(examples[name])} of {len(rows)} {name} records have a reasoning; the others are left out"
+        )
+    return examples
 
 
 if __name__ == "__main__":

@@ -15,9 +15,16 @@ from dataclasses import dataclass
 from ecg_grpo.concepts import terms
 from ecg_grpo.counterfactuals import COUNTERFACTUALS
 from ecg_grpo.lexicon import load_lexicon
-from ecg_grpo.prompts import Message
+from ecg_grpo.prompts import Message, has_tag, write_reasoned
 
 _WORD = re.compile(r"\w+")
+
+_REASONING = (
+    "First I ask what exactly is to be found out here, then which facts bear on it, and last what follows from them for this "
+    "case."
+)
+"""A reasoning that says nothing: what attacks, and the honest answers that they are held against, are given to be well-formed
+where reasoning is demanded. It has more different words than `reward.min_reasoning_words` may ask for."""
 
 
 @dataclass(frozen=True)
@@ -138,14 +145,55 @@ ATTACKS: dict[str, Attack] = {
         for name, change in COUNTERFACTUALS.items()
     },
 }
-"""Every attack by its name in the audit."""
+"""Every attack on an answer by its name in the audit."""
 
 
-def texts_of(target: Target) -> dict[str, str]:
-    """The attacks that apply to a record; a text that says the same words as the reference is none."""
-    made = {name: attack.make(target) for name, attack in ATTACKS.items()}
+REASONING_ATTACKS: dict[str, Attack] = {
+    "no_reasoning": Attack("No reasoning", lambda target: target.reference, False, "The reference without tags"),
+    "empty_reasoning": Attack(
+        "Empty reasoning", lambda target: write_reasoned("", target.reference), False, "The reference after no reasoning"
+    ),
+    "one_word_reasoning": Attack(
+        "One word as reasoning",
+        lambda target: write_reasoned("so " * 50, target.reference),
+        False,
+        "The reference after one word fifty times over",
+    ),
+    "reasoned_echo": Attack(
+        "Echo after the answer",
+        lambda target: write_reasoned(target.reference, target.question),
+        False,
+        "The reference as reasoning, and the question as answer",
+    ),
+}
+"""Attacks on the reasoning; only where it is demanded are they any."""
+
+
+def attacks(reasoning: bool) -> dict[str, Attack]:
+    """The attacks on a reward that does or does not demand reasoning, by their names in the audit."""
+    return ATTACKS | (REASONING_ATTACKS if reasoning else {})
+
+
+def as_demanded(text: str, reasoning: bool) -> str:
+    """An answer in the form that is demanded: where reasoning is, after one that says nothing.
+
+    Without it every attack would fail for its form alone, and the audit would see nothing else. Texts with tags stay.
+    """
+    return write_reasoned(_REASONING, text) if reasoning and not has_tag(text) else text
+
+
+def texts_of(target: Target, reasoning: bool = False) -> dict[str, str]:
+    """The attacks that apply to a record; a text that answers in the reference's words is none.
+
+    Args:
+        target: the record.
+        reasoning: whether reasoning is demanded.
+    """
     same = _WORD.findall(target.reference.lower())
-    return {name: text for name, text in made.items() if text is not None and _WORD.findall(text.lower()) != same}
+    made = {name: attack.make(target) for name, attack in ATTACKS.items()}
+    texts = {name: text for name, text in made.items() if text is not None and _WORD.findall(text.lower()) != same}
+    on_the_reasoning = {name: str(attack.make(target)) for name, attack in REASONING_ATTACKS.items()} if reasoning else {}
+    return {name: as_demanded(text, reasoning) for name, text in texts.items()} | on_the_reasoning
 
 
 def usual_beginning(answers: Iterable[str], words: int = 4) -> str:

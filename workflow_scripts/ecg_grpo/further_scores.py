@@ -20,12 +20,13 @@ class FurtherScore:
 
     Attributes:
         label: its name in tables.
-        about: what it measures: likeness of meaning, an opinion, or the model's own loss. No verdict speaks of any of them.
+        about: what it measures: likeness of meaning, an opinion, the model's own loss, or the length of what comes before the
+            answer. No verdict speaks of any of them.
         note: what a reader has to know of it, one sentence without a full stop.
     """
 
     label: str
-    about: Literal["meaning", "opinion", "loss"]
+    about: Literal["meaning", "opinion", "loss", "length"]
     note: str
 
     @property
@@ -41,7 +42,10 @@ FURTHER_SCORES: dict[str, FurtherScore] = {
     "judge_completeness": FurtherScore("Judge: completeness", "opinion", "likewise"),
     "judge_clarity": FurtherScore("Judge: clarity", "opinion", "likewise"),
     "rating": FurtherScore("Rating", "opinion", "what people think, from 0 wrong to 1 right, of the answers that were rated"),
-    "reference_loss": FurtherScore("Loss", "loss", "nats a token that the reference costs the model; less is better"),
+    "reference_loss": FurtherScore(
+        "Loss", "loss", "nats a token that the reference costs the model, after its own reasoning if it reasons; less is better"
+    ),
+    "reasoning_words": FurtherScore("Words of reasoning", "length", "mean of the answers that have a reasoning"),
 }
 """Every further column, in the order of tables."""
 

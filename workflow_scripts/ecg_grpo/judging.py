@@ -90,18 +90,6 @@ def _title(name: str) -> str:
     return name.replace("_", " ").upper()
 
 
-def conversation(prompt: Sequence[Message]) -> str:
-    """What was asked, as the judge is to read it: the last question, earlier turns of the dialogue before it.
-
-    Args:
-        prompt: the messages that the models saw; the system prompt is left out.
-    """
-    turns = [message for message in prompt if message["role"] != "system"]
-    if len(turns) == 1:
-        return turns[0]["content"]
-    return "\n\n".join(f"{'Doctor' if turn['role'] == 'assistant' else 'User'}: {turn['content']}" for turn in turns)
-
-
 def read_grades(text: str) -> dict[str, int] | None:
     """The grades of a reply, 1 to 5 by criterion; None if it is not exactly what was asked for."""
     content = _read_object(text)

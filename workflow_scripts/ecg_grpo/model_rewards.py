@@ -44,7 +44,7 @@ def load_mix(settings: RewardSettings, surroundings: Surroundings | None = None)
     """
     around = surroundings or Surroundings()
     models = {name: load(settings, around) for name, load in MODEL_REWARDS.items() if name in settings.parts()}
-    return RewardMix(settings.weighted(), settings.gating(), models)
+    return RewardMix(settings.weighted(), settings.gating(), models, settings.demanded_reasoning_words)
 
 
 class EmbeddingReward:

@@ -37,6 +37,18 @@ def build_prompt(system_prompt: str, context: str, question: str, history: Seque
     return messages
 
 
+def conversation(prompt: Sequence[Message]) -> str:
+    """What was asked, as another model is to read it: the last question, earlier turns of the dialogue before it.
+
+    Args:
+        prompt: the messages that a model sees; the system prompt is left out.
+    """
+    turns = [message for message in prompt if message["role"] != "system"]
+    if len(turns) == 1:
+        return turns[0]["content"]
+    return "\n\n".join(f"{'Doctor' if turn['role'] == 'assistant' else 'User'}: {turn['content']}" for turn in turns)
+
+
 @dataclass(frozen=True)
 class Answer:
     """A model's text, taken apart.
@@ -53,22 +65,44 @@ class Answer:
     is_well_formed: bool
 
 
+ANSWER_ENDS = "\n</answer>"
+TAGS = f"<think>\n\n</think>\n<answer>\n{ANSWER_ENDS}"
+"""What is written around a reasoning and its answer, and what of it follows the answer."""
+
 _TAG = re.compile(r"</?(?:think|answer)>")
 _WELL_FORMED = re.compile(r"\s*<think>(?P<reasoning>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL)
 
 
-def take_apart(completion: str) -> Answer:
+def has_tag(text: str) -> bool:
+    """Whether a text holds one of the four tags of reasoning and answer."""
+    return _TAG.search(text) is not None
+
+
+def write_reasoned(reasoning: str, answer: str) -> str:
+    """A text that reasons and then answers: what SFT learns with `reasoning: on`, and what `take_apart` undoes.
+
+    Args:
+        reasoning, answer: without tags; spaces at both ends are taken off.
+    """
+    return f"<think>\n{reasoning.strip()}\n</think>\n<answer>\n{answer.strip()}{ANSWER_ENDS}"
+
+
+def take_apart(completion: str, min_reasoning_words: int = 0) -> Answer:
     """Reasoning and answer of a model's text.
+
+    Args:
+        completion: the text.
+        min_reasoning_words: fewest different words of the reasoning of a well-formed text; 0 asks for none, and for no tags.
 
     Reasoning that was not closed is no answer: what a model was still thinking when it was cut off would otherwise be scored.
     A template may have opened `<think>` in the prompt. Without `<answer>` all that follows the reasoning is the answer.
     """
-    if not _TAG.search(completion):
-        return Answer(completion.strip(), None, bool(completion.strip()))
+    if not has_tag(completion):
+        return Answer(completion.strip(), None, bool(completion.strip()) and not min_reasoning_words)
     found = _WELL_FORMED.fullmatch(completion)
-    if found and not _TAG.search(found["reasoning"] + found["answer"]):
-        prediction = found["answer"].strip()
-        return Answer(prediction, found["reasoning"].strip(), bool(prediction))
+    if found and not has_tag(found["reasoning"] + found["answer"]):
+        prediction, reasoning = found["answer"].strip(), found["reasoning"].strip()
+        return Answer(prediction, reasoning, bool(prediction) and len(set(reasoning.split())) >= min_reasoning_words)
     reasoning, ends, rest = completion.rpartition("</think>")
     if not ends:
         if "<think>" in completion:

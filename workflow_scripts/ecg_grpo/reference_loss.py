@@ -12,6 +12,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
+from ecg_grpo.reference_probability import Thought, load_scorer, reference_probabilities, token_log_probabilities
 from ecg_grpo.supervised import Example
 from ecg_grpo.training import project_only_scored_tokens
 
@@ -21,7 +22,8 @@ class ReferenceLoss:
     """Loss of one reference answer.
 
     Attributes:
-        tokens: of the answer, with the end token and what the chat template writes after it.
+        tokens: of the answer, with the end token and what the chat template writes after it; after a reasoning of the answer
+            alone.
         mean: negative log-likelihood per token, in nats; 0 would be certainty.
     """
 
@@ -65,17 +67,15 @@ def reference_losses(
         )
         trainer = SFTTrainer(model, arguments, train_dataset=Dataset.from_list(list(examples)), processing_class=tokenizer)
     rows = list(trainer.train_dataset)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.to(device).eval()
-    order = sorted(range(len(rows)), key=lambda index: (-len(rows[index]["input_ids"]), index))
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        batch = trainer.data_collator([{key: rows[index][key] for key in ("input_ids", "labels")} for index in indices])
-        with torch.inference_mode():
-            output = model(**{name: tensor.to(device) for name, tensor in batch.items()}, fused_lm_head=True)
-        tokens = output.label_mask.sum(dim=1)
-        means = -output.log_probs.float().sum(dim=1) / tokens
-        yield {
-            index: ReferenceLoss(number, mean)
-            for index, number, mean in zip(indices, tokens.tolist(), means.tolist(), strict=True)
-        }
+    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    for batch in token_log_probabilities(model, rows, tokenizer.pad_token_id, batch_size):
+        yield {index: ReferenceLoss(len(found), -found.mean().item()) for index, found in batch.items()}
+
+
+def losses_after_reasoning(
+    model_directory: Path, thoughts: Sequence[Thought], dtype: torch.dtype, batch_size: int
+) -> Iterator[dict[int, ReferenceLoss]]:
+    """The loss of every reference answer after a reasoning; arguments and batches as those of `reference_losses`."""
+    model, tokenizer = load_scorer(model_directory, dtype)
+    for batch in reference_probabilities(model, tokenizer, thoughts, batch_size):
+        yield {index: ReferenceLoss(found.tokens, -found.mean_log_probability) for index, found in batch.items()}

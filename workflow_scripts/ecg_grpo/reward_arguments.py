@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from ecg_grpo.settings.reward import RewardSettings
+from ecg_grpo.settings.reward import RewardInUse
 from ecg_grpo.stage import Stage, StageParser
 
 if TYPE_CHECKING:
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 def add_reward_arguments(parser: StageParser) -> None:
     """`--reward` and `--reward-model`."""
-    parser.add_argument("--reward", default="{}", metavar="JSON", help="section `reward` of the configuration, as JSON")
+    parser.add_argument(
+        "--reward", default="{}", metavar="JSON", help="section `reward` of the configuration and its key `reasoning`, as JSON"
+    )
     parser.add_input(
         "--reward-model", nargs="*", default=[], metavar="JSON", help="manifest.json of the trained reward model, if it is used"
     )
@@ -32,6 +34,6 @@ def load_configured_mix(arguments: argparse.Namespace, stage: Stage) -> RewardMi
     """
     from ecg_grpo.model_rewards import Surroundings, load_mix
 
-    settings = RewardSettings.from_json(arguments.reward, "--reward")
+    settings = RewardInUse.from_json(arguments.reward, "--reward")
     reward_model = next(iter(arguments.reward_model), None)
     return load_mix(settings, Surroundings(scratch=arguments.scratch, reward_model=reward_model, say=stage.say))

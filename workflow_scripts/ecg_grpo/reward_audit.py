@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ecg_grpo.attacks import ATTACKS, Target, texts_of
+from ecg_grpo.attacks import Target, as_demanded, attacks, texts_of
 from ecg_grpo.comparison import ClusterBootstrap
 from ecg_grpo.counterfactuals import paraphrase
+from ecg_grpo.prompts import extract_prediction
 from ecg_grpo.rewards import Case, RewardMix, Values
 from ecg_grpo.settings.reward_audit import AuditSettings
 
@@ -51,8 +52,8 @@ def audit(
     """
     found = _Audit(mix, targets, clusters, settings)
     of_samples = found.samples(samples)
-    rows = [found.row(name) for name in ("reference", "paraphrase", *ATTACKS) if name in found.total]
-    attacks = [row for row in rows if row["name"] in ATTACKS]
+    rows = [found.row(name) for name in ("reference", "paraphrase", *found.attacks) if name in found.total]
+    attacked = [row for row in rows if row["name"] in found.attacks]
     return {
         "parts": mix.parts,
         "weights": dict(mix.shares),
@@ -60,10 +61,11 @@ def audit(
         "limits": found.limits,
         "confidence": settings.confidence,
         "records": len(targets),
-        "honest": [row for row in rows if row["name"] not in ATTACKS],
-        "attacks": attacks,
+        "honest": [row for row in rows if row["name"] not in found.attacks],
+        "attacks": attacked,
+        "min_reasoning_words": mix.min_reasoning_words,
         "samples": of_samples,
-        "failures": [*found.silent_parts(), *(sentence for row in attacks for sentence in _failures(row, found.limits))],
+        "failures": [*found.silent_parts(), *(sentence for row in attacked for sentence in _failures(row, found.limits))],
     }
 
 
@@ -81,6 +83,8 @@ class _Audit:
 
     def __init__(self, mix: RewardMix, targets: Sequence[Target], clusters: Sequence[str], settings: AuditSettings) -> None:
         self.mix, self.targets = mix, targets
+        self._reasoning = mix.min_reasoning_words > 0
+        self.attacks = attacks(self._reasoning)
         self.limits = {
             "reference": settings.max_beating_reference,
             "paraphrase": settings.max_beating_paraphrase,
@@ -96,8 +100,9 @@ class _Audit:
         """Reward of each record's text by name; NaN where there is none."""
 
     def _try(self, target: Target) -> dict[str, _Tried]:
-        texts = {"reference": target.reference, "paraphrase": paraphrase(target.reference, target.question)} | texts_of(target)
-        tried = {name: text for name, text in texts.items() if text is not None}
+        honest = {"reference": target.reference, "paraphrase": paraphrase(target.reference, target.question)}
+        tried = {name: as_demanded(text, self._reasoning) for name, text in honest.items() if text is not None}
+        tried |= texts_of(target, self._reasoning)
         scored = self.mix.values([_case(text, target) for text in tried.values()])
         return {
             name: _Tried(text, self.mix.total(values), values)
@@ -130,9 +135,9 @@ class _Audit:
             **self.mean(rewards),
             "values": {part: _mean([values[part] for values in having]) for part in self.mix.parts},
         }
-        if name not in ATTACKS:
+        if name not in self.attacks:
             return row
-        attack = ATTACKS[name]
+        attack = self.attacks[name]
         row |= {"label": attack.label, "note": attack.note, "is_blind": attack.is_blind}
         for honest in self.limits:
             against = self.total.get(honest, np.full(len(self.targets), np.nan))
@@ -184,7 +189,7 @@ class _Audit:
             scored = self.mix.values([_case(completion, target) for completion in group])
             rewards = [self.mix.total(values) for values in scored]
             for completion, values, reward in zip(group, scored, rewards, strict=True):
-                columns["words"].append(len(completion.split()))
+                columns["words"].append(len(extract_prediction(completion).split()))
                 columns["reward"].append(reward)
                 for part in self.mix.parts:
                     columns[part].append(_or_nan(values[part]))

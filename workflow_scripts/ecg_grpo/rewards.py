@@ -7,10 +7,8 @@ metric of the evaluation. TRL calls them through `trl_rewards`; `audit_reward.py
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import NamedTuple
 
 from ecg_grpo.chrf import sentence_chrf
@@ -18,9 +16,9 @@ from ecg_grpo.concepts import concept_f1
 from ecg_grpo.polarity import stances
 from ecg_grpo.prompts import Answer, Message, take_apart
 from ecg_grpo.quantities import number_agreement
+from ecg_grpo.repetition import distinct_share
 from ecg_grpo.rouge import rouge_l_f1
 
-_WORD = re.compile(r"\w+")
 _LENGTH_TOLERATED = 1.3
 _DISTINCT_TOLERATED = 0.9
 
@@ -28,7 +26,9 @@ _DISTINCT_TOLERATED = 0.9
 def well_formed(answer: Answer, reference: str, question: str) -> float:
     """1 for an answer without tags, or for `<think>…</think><answer>…</answer>` and nothing else; else, and for nothing, 0.
 
-    Gamed by: any text without tags.
+    With `reasoning: on` only for the latter, with `reward.min_reasoning_words` different words of reasoning.
+
+    Gamed by: any text without tags; or so many words between them, whatever they say.
     """
     return float(answer.is_well_formed)
 
@@ -103,15 +103,8 @@ def repetition(answer: Answer, reference: str, question: str) -> float:
 
     Gamed by: any text that says everything once.
     """
-    share = _distinct(answer.prediction)
-    return min(1.0, share / (min(_DISTINCT_TOLERATED, _distinct(reference)) or _DISTINCT_TOLERATED))
-
-
-@lru_cache(maxsize=20_000)
-def _distinct(text: str) -> float:
-    words = _WORD.findall(text.lower())
-    grams = list(zip(words, words[1:], words[2:], strict=False)) if len(words) > 3 else words
-    return len(set(grams)) / len(grams) if grams else 0.0
+    share = distinct_share(answer.prediction)
+    return min(1.0, share / (min(_DISTINCT_TOLERATED, distinct_share(reference)) or _DISTINCT_TOLERATED))
 
 
 RewardFunction = Callable[[Answer, str, str], float]
@@ -163,11 +156,13 @@ class RewardMix:
         weights: name of a reward function → its weight, 0 or more; at least one above 0.
         gates: name of a reward function → what is left of the reward where its value is 0; in between linearly.
         models: those of its parts that are no function of `REWARDS` but need a model (`model_rewards.load_mix`).
+        min_reasoning_words: what a well-formed text must have of reasoning (`prompts.take_apart`); 0 with `reasoning: off`.
     """
 
     weights: Mapping[str, float]
     gates: Mapping[str, float]
     models: Mapping[str, ModelReward] = field(default_factory=dict)
+    min_reasoning_words: int = 0
 
     @property
     def parts(self) -> list[str]:
@@ -185,7 +180,7 @@ class RewardMix:
         by_model = {name: self.models[name](cases) for name in self.parts if name in self.models}
         found = []
         for index, case in enumerate(cases):
-            answer = take_apart(case.completion)
+            answer = take_apart(case.completion, self.min_reasoning_words)
             found.append(
                 {
                     name: by_model[name][index] if name in by_model else REWARDS[name](answer, case.reference, case.question)

@@ -86,14 +86,19 @@ RATINGS = pa.schema([("id", pa.string()), ("rating", pa.float64())])
 """What people think of a model's answers: 1 right, 0 wrong, null where nobody said."""
 
 
+SHARES = ("truncated", "empty", "malformed", "reasoned")
+"""What is 1 or 0 of an answer, whatever it says."""
+
+
 def scores_schema(metrics: Iterable[str]) -> pa.Schema:
-    """Scores of a system's answers: `kind` and `length` are the question's, a metric is null where it does not apply.
+    """Scores of a system's answers: `kind` and `length` are the question's, a metric is null where it does not apply, and so
+    is `reasoning_words` where nothing was reasoned.
 
     Args:
         metrics: names of their columns.
     """
     texts = [(name, pa.string()) for name in ("id", "task", "cluster", "kind", "length")]
-    return pa.schema(texts + [(name, pa.float64()) for name in (*metrics, "truncated", "empty", "malformed")])
+    return pa.schema(texts + [(name, pa.float64()) for name in (*metrics, *SHARES, "reasoning_words")])
 
 
 JUDGE_GRADES = pa.schema(

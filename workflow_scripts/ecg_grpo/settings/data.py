@@ -17,6 +17,10 @@ class DataSettings(Section):
         description="Folder with ECG-Expert-QA's JSON files; some are enough. null: they are fetched as `raw_data` says.",
     )
     system_prompt: str = Field("resources/prompts/system.txt", description="Text file with the system prompt of every stage.")
+    reasoning_system_prompt: str = Field(
+        "resources/prompts/system_reasoning.txt",
+        description="The same with `reasoning: on`; it asks for `<think>…</think>` and then `<answer>…</answer>`.",
+    )
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="Share of each task's records for validation.")
     test_fraction: float = Field(0.1, gt=0, lt=1, description="Share of each task's records for the test split.")
     question_similarity: float = Field(

@@ -17,8 +17,9 @@ ScoreName = Literal[
     "rouge_l", "rouge_1", "rouge_2", "bleu_1", "bleu_4", "meteor", "chrf", "token_f1", "exact_match",
     "concept_f1", "polarity", "numbers", "words", "length_ratio", "truncated", "empty", "malformed", "copied",
     "embedding", "bertscore", "judge_accuracy", "judge_completeness", "judge_clarity", "rating", "reference_loss",
+    "reasoning_words", "reasoned",
 ]  # fmt: skip
-"""What can be measured of an answer: `metrics.METRICS`, `further_scores.FURTHER_SCORES` and four shares; a test holds it."""
+"""What can be measured of an answer: `metrics.METRICS`, `further_scores.FURTHER_SCORES` and five shares; a test holds it."""
 
 SystemName = Literal["echo", "constant", "nearest", "base", "sft", "grpo"]
 """What answers the questions: three systems without a model, and the three models."""

@@ -66,6 +66,12 @@ class RewardSettings(Section):
         "that fails a gate cannot make up for it elsewhere.",
     )
 
+    min_reasoning_words: int = Field(
+        8,
+        ge=1,
+        le=20,
+        description="With `reasoning: on`: fewest different words of the reasoning in a text that is well-formed to `format`.",
+    )
     embedding: EmbeddingSettings = Field(
         default_factory=EmbeddingSettings, description="The model of the reward function `embedding`; loaded if it is used."
     )
@@ -78,6 +84,11 @@ class RewardSettings(Section):
     def gating(self) -> dict[str, float]:
         """The gates, in the order of the alphabet, without what was taken out."""
         return {name: floor for name, floor in sorted(self.gates.items()) if floor is not None}
+
+    @property
+    def demanded_reasoning_words(self) -> int:
+        """Fewest different words of reasoning in a well-formed text; 0 demands no reasoning."""
+        return 0
 
     def parts(self) -> list[str]:
         """Names of all reward functions that are computed, gates last."""
@@ -107,3 +118,13 @@ class RewardSettings(Section):
         if not any(self.weighted().values()):
             raise ValueError("weights must name at least one reward function with a weight above 0")
         return self
+
+
+class RewardInUse(RewardSettings):
+    """Section `reward` and what it has to know of the rest: what the audit, the difficulty filter and GRPO are given."""
+
+    reasoning: bool = Field(False, description="The configuration's `reasoning`.")
+
+    @property
+    def demanded_reasoning_words(self) -> int:
+        return self.min_reasoning_words if self.reasoning else 0

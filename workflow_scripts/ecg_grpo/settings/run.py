@@ -8,7 +8,9 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from ecg_grpo.errors import InputError
+from ecg_grpo.prompts import TAGS
 from ecg_grpo.settings.base_model import BaseModelSettings
+from ecg_grpo.settings.bootstrap_reasoning import BootstrapSettings
 from ecg_grpo.settings.data import DataSettings
 from ecg_grpo.settings.difficulty_filter import DifficultyFilterSettings
 from ecg_grpo.settings.evaluation import EvaluationSettings
@@ -16,7 +18,7 @@ from ecg_grpo.settings.grpo import GRPOSettings
 from ecg_grpo.settings.merge import MergeSettings
 from ecg_grpo.settings.raw_data import RawDataSettings
 from ecg_grpo.settings.report import ReportSettings
-from ecg_grpo.settings.reward import RewardSettings
+from ecg_grpo.settings.reward import RewardInUse, RewardSettings
 from ecg_grpo.settings.reward_audit import RewardAuditSettings
 from ecg_grpo.settings.reward_model import RewardModelSettings
 from ecg_grpo.settings.section import Section, explain
@@ -27,11 +29,19 @@ class Settings(Section):
     """The configuration file."""
 
     run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Results go to `results/<run>/`.")
+    reasoning: bool = Field(
+        False,
+        strict=True,
+        description="`on`: models learn to reason in `<think>…</think>` before they answer; `off`: they answer at once.",
+    )
     base_model: BaseModelSettings = Field(description="The model that everything starts from.")
     raw_data: RawDataSettings = Field(
         default_factory=RawDataSettings, description="Where ECG-Expert-QA is fetched from if `data.raw_dir` is null."
     )
     data: DataSettings = Field(default_factory=DataSettings, description="Raw files, splits, lengths.")
+    bootstrap_reasoning: BootstrapSettings = Field(
+        default_factory=BootstrapSettings, description="Where the first reasonings come from; read only with `reasoning: on`."
+    )
     sft: SFTSettings = Field(default_factory=SFTSettings, description="Supervised fine-tuning.")
     merge: MergeSettings = Field(default_factory=MergeSettings, description="Adapter and base become one model.")
     reward: RewardSettings = Field(default_factory=RewardSettings, description="What GRPO pays for.")
@@ -54,11 +64,16 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _nothing_is_truncated(self) -> Self:
-        longest = self.data.max_prompt_tokens + self.data.max_answer_tokens
-        if longest > self.sft.max_length:
+        longest = learned = self.data.max_prompt_tokens + self.data.max_answer_tokens
+        terms = "data.max_prompt_tokens + data.max_answer_tokens"
+        if self.reasoning:
+            # A tokenizer gives a tag's characters a token each at most.
+            learned += self.bootstrap_reasoning.generation.max_new_tokens + len(TAGS)
+            terms += f" + bootstrap_reasoning.generation.max_new_tokens + {len(TAGS)} for the tags"
+        if learned > self.sft.max_length:
             raise ValueError(
-                f"data.max_prompt_tokens + data.max_answer_tokens is {longest}, more than sft.max_length "
-                f"({self.sft.max_length}): training would cut such records silently"
+                f"{terms} is {learned}, more than sft.max_length ({self.sft.max_length}): training would cut such records "
+                "silently"
             )
         sampled = self.reward_model.samples.generation.max_new_tokens if self.reward_model.pairs.needs_samples() else 0
         longest = self.data.max_prompt_tokens + max(2 * self.data.max_answer_tokens, sampled)
@@ -79,6 +94,16 @@ class Settings(Section):
                 "choose a metric that is not trained on"
             )
         return self
+
+    @property
+    def system_prompt(self) -> str:
+        """The text file with the system prompt of every stage."""
+        return self.data.reasoning_system_prompt if self.reasoning else self.data.system_prompt
+
+    @property
+    def reward_in_use(self) -> RewardInUse:
+        """What GRPO pays for, as the stages that compute it are given it."""
+        return RewardInUse(**self.reward.model_dump(), reasoning=self.reasoning)
 
 
 def load_settings(configuration: Mapping[str, Any], files: list[str]) -> Settings:
