@@ -196,6 +196,7 @@ def reasoned(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Pro
     loose = settings(2, min_gain=-50.0)
     project.configure(
         reasoning=True,
+        reward={"weights": {"reference_probability": 0.5}},
         bootstrap_reasoning=loose | {"max_records": 60, "generation": loose["generation"] | {"batch_size": 64}},
         sft={"max_length": 1400, "per_device_train_batch_size": 8, "num_train_epochs": 1},
         evaluation={"reference_loss": {"batch_size": 16}},
@@ -223,6 +224,8 @@ def test_answers_without_tags_earn_nothing_and_the_audit_demands_reasoning(reaso
         assert row["format"] == float(answer.is_well_formed)
         if not answer.is_well_formed:
             assert row["concept_f1"] == row["chrf"] == 0
+        assert 0 <= row["reference_probability"] <= 1
+        assert answer.reasoning or row["reference_probability"] == 0
     audit = json.loads((reasoned.results() / "reward_audit/audit.json").read_text())
     rows = {row["name"]: row for row in audit["attacks"]}
     assert rows["no_reasoning"]["mean"] == rows["empty_reasoning"]["mean"] == 0

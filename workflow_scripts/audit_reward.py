@@ -22,6 +22,9 @@ parser = StageParser("audit_reward", __doc__)
 parser.add_input("--train", help="training split (parquet)")
 parser.add_input("--validation", help="validation split (parquet)")
 parser.add_input("--samples", nargs="*", default=[], help="completions of the SFT model to the validation questions (parquet)")
+parser.add_input(
+    "--policy", nargs="*", default=[], metavar="JSON", help="manifest.json of the SFT model, if its probabilities are rewarded"
+)
 parser.add_output("--audit", help="the audit to write (JSON)")
 parser.add_argument("--scratch", type=Path, help="folder in which a judge's replies are kept (default: none)")
 add_reward_arguments(parser)
@@ -35,7 +38,7 @@ def audit_reward(arguments: argparse.Namespace, stage: Stage) -> None:
     from ecg_grpo.reward_audit import audit
 
     settings = AuditSettings.from_json(arguments.settings)
-    mix = load_configured_mix(arguments, stage)
+    mix = load_configured_mix(arguments, stage, next(iter(arguments.policy), None))
     train = read_rows(arguments.train, "task", "context", "question", "answer")
     records = read_rows(arguments.validation, "id", "task", "cluster", "context", "question", "answer", "prompt")
     completions: dict[str, list[str]] = defaultdict(list)

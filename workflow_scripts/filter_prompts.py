@@ -47,7 +47,7 @@ def filter_prompts(arguments: argparse.Namespace, stage: Stage) -> None:
     from ecg_grpo.generation import Generation, Sampling, complete_all
 
     settings = DifficultyFilterSettings.from_json(arguments.settings)
-    mix = load_configured_mix(arguments, stage)
+    mix = load_configured_mix(arguments, stage, arguments.sft_model)
     rows = read_rows(arguments.train)
     require_one_grpo_batch(arguments.train, len(rows), max(1, arguments.prompts_per_step))
     directory = model_directory(arguments.sft_model)

@@ -81,6 +81,7 @@ def _train(
     from ecg_grpo.completions import gather_completions
     from ecg_grpo.device import prepare_device
     from ecg_grpo.guards import Guards
+    from ecg_grpo.model_rewards import ReferenceProbabilityReward
     from ecg_grpo.policy_trainer import PolicyTrainer
     from ecg_grpo.rewards import trl_rewards
     from ecg_grpo.training import (
@@ -98,7 +99,7 @@ def _train(
     inputs = [arguments.train, arguments.validation, arguments.sft_model, *arguments.launch_files, *arguments.reward_model]
     if settings.validation is not None:
         inputs.append(METRICS_MODULE)
-    mix = load_configured_mix(arguments, stage)
+    mix = load_configured_mix(arguments, stage, arguments.sft_model)
     scratch = scratch_directory(arguments.scratch, __file__, arguments.settings + arguments.reward, str(dtype), inputs)
     validation, evaluated, metric = settings.validation, None, None
     while_training: dict[str, object] = {"eval_strategy": "no"}
@@ -155,6 +156,9 @@ def _train(
         dynamic_sampling=settings.dynamic_sampling,
         rounds=settings.dynamic_sampling_rounds,
     )
+    for part in mix.models.values():
+        if isinstance(part, ReferenceProbabilityReward):
+            part.follow(trainer.reference_probabilities)
     steps = settings.steps(len(rows))
     final = run_trainer(trainer, scratch, steps, stage)
     if trainer.is_world_process_zero():

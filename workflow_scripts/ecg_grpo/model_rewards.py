@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections import ChainMap
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ecg_grpo.endpoint import Endpoint
 from ecg_grpo.errors import InputError
@@ -20,6 +22,11 @@ from ecg_grpo.rewards import Case, ModelReward, RewardMix
 from ecg_grpo.sentence_model import sentence_model_directory
 from ecg_grpo.settings.reward import EmbeddingSettings, RewardJudgeSettings, RewardSettings
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ecg_grpo.reference_probability import ReferenceProbability, Thought
+
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
@@ -28,11 +35,13 @@ class Surroundings:
     Attributes:
         scratch: folder in which paid replies are kept; None keeps none.
         reward_model: manifest.json of the trained reward model; None: there is none.
+        policy: manifest.json of the model that is judged by its own probabilities; None: there is none.
         say: writes a line to the stage's log.
     """
 
     scratch: Path | None = None
     reward_model: Path | None = None
+    policy: Path | None = None
     say: Callable[[str], None] = print
 
 
@@ -200,6 +209,62 @@ class TrainedReward:
         return [next(scores) if answer else 0.0 for answer in answers]
 
 
+class ReferenceProbabilityReward:
+    """How much more probable a reasoning makes the reference, from 0 to 1 (RLPR, Yu et al. 2025, arXiv 2506.18254).
+
+    Mean probability of the reference's tokens after the text's reasoning, less that after an empty one, both of the policy
+    itself; 0 where that is negative, and for a text without reasoning. It needs no verifier and never reads the answer.
+
+    Gamed by: any answer after a good reasoning, so that it is worth nothing without a part that reads the answer; the audit
+    stops a reward that is made of it alone.
+    """
+
+    BATCH_SIZE = 16
+
+    def __init__(self, policy: Path) -> None:
+        """
+        Args:
+            policy: manifest.json of a model; read with the first text, unless another one is followed by then.
+
+        Raises:
+            InputError: there is no such model.
+        """
+        self._directory = model_directory(policy)
+        self._score: Callable[[Sequence[Thought]], list[ReferenceProbability]] = self._score_with_files
+        self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
+
+    def follow(self, score: Callable[[Sequence[Thought]], list[ReferenceProbability]]) -> None:
+        """Asks a policy that changes, such as that of `PolicyTrainer.reference_probabilities`, in place of the files' model."""
+        self._score = score
+
+    def __call__(self, cases: Sequence[Case]) -> list[float | None]:
+        """The reward of each text."""
+        from ecg_grpo.reference_probability import Thought
+
+        reasonings = [_encodable(take_apart(case.completion).reasoning or "") for case in cases]
+        # Every text, with reasoning or not: processes that share a model must all compute as much.
+        thoughts = [
+            Thought(case.prompt, text, case.reference)
+            for case, reasoning in zip(cases, reasonings, strict=True)
+            for text in (reasoning, "")
+        ]
+        found = self._score(thoughts)
+        return [
+            max(0.0, after.mean_probability - without.mean_probability) if reasoning else 0.0
+            for reasoning, after, without in zip(reasonings, found[::2], found[1::2], strict=True)
+        ]
+
+    def _score_with_files(self, thoughts: Sequence[Thought]) -> list[ReferenceProbability]:
+        import torch
+
+        from ecg_grpo.reference_probability import load_scorer, reference_probabilities
+
+        if self._loaded is None:
+            self._loaded = load_scorer(self._directory, torch.float32)
+        found = dict(ChainMap(*reference_probabilities(*self._loaded, thoughts, self.BATCH_SIZE)))
+        return [found[index] for index in range(len(thoughts))]
+
+
 def _encodable(text: str) -> str:
     """The text as a tokenizer takes it: half a character of UTF-16 is none."""
     return text.encode("utf-8", "replace").decode("utf-8")
@@ -220,9 +285,18 @@ def _reward_model(_: RewardSettings, surroundings: Surroundings) -> ModelReward:
     return TrainedReward(surroundings.reward_model)
 
 
+def _reference_probability(_: RewardSettings, surroundings: Surroundings) -> ModelReward:
+    if surroundings.policy is None:
+        raise InputError(
+            "reward", "reference_probability is part of the reward, but no model is given", "Name it with --policy."
+        )
+    return ReferenceProbabilityReward(surroundings.policy)
+
+
 MODEL_REWARDS: dict[str, Callable[[RewardSettings, Surroundings], ModelReward]] = {
     "embedding": _embedding,
     "judge": _judge,
     "reward_model": _reward_model,
+    "reference_probability": _reference_probability,
 }
 """Every reward that needs a model, by the name that the configuration uses."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from accelerate.utils import gather_object
 from trl import GRPOTrainer
 from trl.trainer.utils import pad
 
+from ecg_grpo.reference_probability import ReferenceProbability, Thought, reference_probabilities
 from ecg_grpo.sampling import fast_sampling
 from ecg_grpo.shared_prompts import layer_operations, share_prompts
 
@@ -57,6 +58,23 @@ class PolicyTrainer(GRPOTrainer):
             super().log(logs, start_time)
         finally:
             self.log_completions = kept
+
+    def reference_probabilities(self, thoughts: Sequence[Thought]) -> list[ReferenceProbability]:
+        """How probable the policy, as it stands, finds references after reasonings.
+
+        Of several processes all must ask at once, and for equally many.
+        """
+        found: dict[int, ReferenceProbability] = {}
+        was_training = self.model.training
+        self.model.eval()  # no dropout
+        try:
+            with self.accelerator.autocast():
+                size = self.args.per_device_train_batch_size
+                for batch in reference_probabilities(self.model, self._tokenizer, thoughts, size):
+                    found |= batch
+        finally:
+            self.model.train(was_training)
+        return [found[index] for index in range(len(thoughts))]
 
     def _prepare_inputs(self, generation_batch: dict[str, Any]) -> dict[str, Any]:
         before = self._buffered_inputs

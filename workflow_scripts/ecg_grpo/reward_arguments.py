@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecg_grpo.settings.reward import RewardInUse
@@ -22,12 +24,13 @@ def add_reward_arguments(parser: StageParser) -> None:
     )
 
 
-def load_configured_mix(arguments: argparse.Namespace, stage: Stage) -> RewardMix:
+def load_configured_mix(arguments: argparse.Namespace, stage: Stage, policy: Path | None) -> RewardMix:
     """The mix that the arguments name, its models loaded.
 
     Args:
         arguments: those of `add_reward_arguments`, and `scratch`: folder in which a judge's replies are kept.
-        stage: whose log a judge writes to.
+        stage: whose log a judge writes to, and whose provenance names the reward.
+        policy: manifest.json of the model whose own probabilities may be rewarded.
 
     Raises:
         InputError: the settings do not fit, or a model that they need is not there.
@@ -36,4 +39,5 @@ def load_configured_mix(arguments: argparse.Namespace, stage: Stage) -> RewardMi
 
     settings = RewardInUse.from_json(arguments.reward, "--reward")
     reward_model = next(iter(arguments.reward_model), None)
-    return load_mix(settings, Surroundings(scratch=arguments.scratch, reward_model=reward_model, say=stage.say))
+    stage.facts["reward"] = json.loads(arguments.reward)
+    return load_mix(settings, Surroundings(scratch=arguments.scratch, reward_model=reward_model, policy=policy, say=stage.say))

@@ -22,6 +22,7 @@ RewardName = Literal[
     "embedding",
     "judge",
     "reward_model",
+    "reference_probability",
 ]
 """The reward functions of `ecg_grpo.rewards.REWARDS` and `model_rewards.MODEL_REWARDS`; a test holds the lists equal."""
 
@@ -97,6 +98,10 @@ class RewardSettings(Section):
     def needs_reward_model(self) -> bool:
         """Whether the trained reward model is a part."""
         return "reward_model" in self.parts()
+
+    def needs_policy(self) -> bool:
+        """Whether the policy's own probabilities are a part."""
+        return "reference_probability" in self.parts()
 
     def trained_on(self) -> list[str]:
         """Names of the reward functions that make a difference to the reward, in the order of the alphabet."""

@@ -95,6 +95,15 @@ class Settings(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _what_is_rewarded_is_there(self) -> Self:
+        if self.reward.needs_policy() and not self.reasoning:
+            raise ValueError(
+                "reward: reference_probability is what a reasoning adds to that of the reference: set `reasoning: on`, or take "
+                "it out with null"
+            )
+        return self
+
     @property
     def system_prompt(self) -> str:
         """The text file with the system prompt of every stage."""
