@@ -186,6 +186,8 @@ def test_the_reward_model_stands_beside_the_rule_of_length(finished: Project, tm
     page = make_page(finished, tmp_path / "page.html", options=("--reward-model", accuracy))
     section = re.search(r'<h3 id="reward-model">(.*?)</section>', page, re.S).group(1)
     assert "the reward does without it" in section
+    low, high = (round(100 * end) for end in wilson_interval(0.2, 20))
+    assert f"| polarity | 20 % ({low} to {high}) | 50 % | 20 | 20 |" in (tmp_path / "page.md").read_text()
     rows = [
         [" ".join(re.sub(r"<[^>]*>", " ", cell).split()) for cell in re.findall(r"<td.*?</td>", row, re.S)]
         for row in re.findall(r"<tr>(?!<th)(.*?)</tr>", section, re.S)
@@ -194,7 +196,6 @@ def test_the_reward_model_stands_beside_the_rule_of_length(finished: Project, tm
     assert rows[0][2:] == ["50 %", "260", "20"]
     found = {row[0]: row[1:] for row in rows[1:]}
     assert len(found) == len(get_args(NegativeKind))
-    low, high = (round(100 * end) for end in wilson_interval(0.2, 20))
     assert found["Polarity the other side taken"] == [f"20 % {low} to {high} %", "50 %", "20", "20"]
     assert [found[name][1] for name in ("Fragment the first few words", "Repetition the first third, again and again")] == [
         *("100 %", "0 %")
