@@ -1,13 +1,14 @@
 """One self-contained page about the whole run.
 
 Inputs:  the comparison, all answers and scores, both training logs, GRPO's completions, every stage's provenance
-Outputs: report/index.html
+Outputs: report/index.html, and report/summary.md with its figures alone
 """
 
 
 rule make_report:
     input:
         template="resources/report/template.html.j2",
+        summary_template="resources/report/summary.md.j2",
         style="resources/report/style.css",
         scripts=["resources/report/charts.js", "resources/report/browser.js"],
         comparison=f"{RESULTS}/evaluation/comparison.json",
@@ -58,6 +59,12 @@ rule make_report:
             category="1 Evaluation",
             labels={"result": "All on one page: the report of the run"},
         ),
+        summary=report(
+            f"{RESULTS}/report/summary.md",
+            caption="../resources/captions/summary.rst",
+            category="1 Evaluation",
+            labels={"result": "Figures of the report (Markdown)"},
+        ),
         provenance=provenance_of("make_report"),
     log:
         f"{LOGS}/make_report.log",
@@ -81,6 +88,7 @@ rule make_report:
         " --run {params.run:q}"
         " --split {params.split}"
         " --template {input.template:q}"
+        " --summary-template {input.summary_template:q}"
         " --style {input.style:q}"
         " --scripts {input.scripts:q}"
         " --comparison {input.comparison:q}"
@@ -98,6 +106,7 @@ rule make_report:
         " --completions {input.completions:q}"
         " --stages {input.stages:q}"
         " --page {output.page:q}"
+        " --summary {output.summary:q}"
         " --settings {params.settings:q}"
         " --threads {threads}"
         " --log {log:q}"

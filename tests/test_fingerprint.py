@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-from ecg_grpo.fingerprint import code_fingerprint
+from ecg_grpo.fingerprint import code_fingerprint, git_commit
 
 PROGRAM = (
     '"""A program."""\nfrom package.one import f\n\n\ndef main():\n    from package.two import g\n\n    return f() + g()\n'
@@ -63,6 +64,19 @@ def test_files_that_a_module_names_as_its_resources_count(tmp_path: Path) -> Non
     assert after != before
     (tmp_path / "resources" / "other.txt").write_text("three\n")
     assert code_fingerprint(program) == after
+
+
+def test_the_commit_is_named_and_marked_where_files_differ_from_it(tmp_path: Path) -> None:
+    assert git_commit(tmp_path) is None, "no checkout"
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    (tmp_path / "file").write_text("one\n")
+    for command in (["init", "-q"], ["add", "file"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *command], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    (tmp_path / "result").write_text("not tracked\n")
+    assert git_commit(tmp_path) == commit
+    (tmp_path / "file").write_text("two\n")
+    assert git_commit(tmp_path) == f"{commit}+"
 
 
 def test_no_stage_imports_another_stages_settings() -> None:

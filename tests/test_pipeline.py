@@ -235,6 +235,32 @@ def test_the_report_is_one_file_with_the_runs_own_figures(finished: Project) -> 
     assert not re.search(r"https?:", own)
 
 
+def test_the_summary_holds_the_reports_figures_and_no_texts(finished: Project) -> None:
+    results = finished.results()
+    summary = (results / "report" / "summary.md").read_text()
+    comparison = json.loads((results / "evaluation" / "comparison.json").read_text())
+    tables = [line.strip("|").split("|") for line in summary.splitlines() if line.startswith("|")]
+    by_label = {
+        row[0].strip(" †"): [cell.strip() for cell in row[1:]] for row in tables if len(row) == len(comparison["order"]) + 1
+    }
+    for metric in comparison["metrics"]:
+        if metric["about"] != "share" and metric["name"] != "words":
+            means = [
+                comparison["systems"][system].get(metric["name"], {"mean": None})["mean"] for system in comparison["order"]
+            ]
+            assert [cell.split()[0] for cell in by_label[metric["label"]]] == ["–" if m is None else f"{m:.3f}" for m in means]
+    for verdict in comparison["verdicts"][-3:]:
+        assert f"- {verdict['text']}." in summary
+    for file in (results / "provenance").iterdir():
+        if file.stem != "make_report" and (stage := json.loads(file.read_text()))["stage"] == "train_grpo":
+            assert f"`{stage['code'][:12]}`" in summary
+    assert "not a medical device" in summary
+    texts = {
+        row[key] for row in rows(results / "evaluation" / "grpo" / "answers.parquet") for key in ("question", "prediction")
+    }
+    assert not [text for text in texts if len(text) > 20 and text in summary]
+
+
 def test_nothing_unfinished_is_left(finished: Project) -> None:
     assert not list(finished.folder.rglob("*.partial*"))
     assert not list((finished.results() / "scratch").iterdir())

@@ -36,6 +36,7 @@ def make_page(project: Project, page: Path, *scripts: Path, run: str = "demo", s
     subprocess.run(
         [
             *(sys.executable, "workflow_scripts/make_report.py", "--run", run, "--page", page, "--split", "validation"),
+            *("--summary", page.with_suffix(".md"), "--summary-template", "resources/report/summary.md.j2"),
             *("--template", "resources/report/template.html.j2", "--style", "resources/report/style.css"),
             *("--scripts", "resources/report/charts.js", "resources/report/browser.js", *scripts),
             *("--comparison", results / "evaluation/comparison.json", "--data-report", results / "data/data_report.json"),
@@ -205,6 +206,7 @@ def test_nothing_of_a_text_reaches_the_document_as_it_is(finished_copy: Project,
         )
     page = make_page(finished_copy, tmp_path / "page.html")
     assert "document.title" not in page
+    assert "document.title" not in (tmp_path / "page.md").read_text()
     data = re.search(r'id="answers-data">([A-Za-z0-9+/=]+)</script>', page).group(1)
     columns = json.loads(gzip.decompress(base64.b64decode(data)))
     assert set(columns["answers"]["grpo"]["prediction"]) == {ATTACK}

@@ -23,6 +23,7 @@ OFFLINE = ("unshare", "--map-root-user", "--net")
 
 SHOWN = {
     "report/index.html": ("1 Evaluation", "All on one page: the report of the run", "Begin with the verdict"),
+    "report/summary.md": ("1 Evaluation", "Figures of the report (Markdown)", "no text of the data"),
     "evaluation/comparison.json": ("1 Evaluation", "Comparison of the systems (JSON)", "corrected p-values"),
     "evaluation/contamination.json": ("1 Evaluation", "Contamination (JSON)", "word for word"),
     "lm_eval/README.md": ("1 Evaluation", "Task for lm-evaluation-harness (README)", "results/demo/lm_eval, stands"),

@@ -75,6 +75,7 @@ def test_a_good_run_is_quiet_logged_and_traced(tmp_path: Path) -> None:
     assert provenance["inputs"] == {"in.txt": sha256_of(tmp_path / "in.txt")}
     assert provenance["outputs"] == {"out.txt": sha256_of(tmp_path / "out.txt")}
     assert provenance["facts"] == {"answer": 42}
+    assert provenance["commit"] is None, "it is no git checkout"
 
 
 def test_bad_input_is_one_line_and_status_1(tmp_path: Path) -> None:

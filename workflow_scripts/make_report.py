@@ -1,5 +1,6 @@
 """One page about a whole run: verdict, scores with intervals, training and reward curves, answers side by side, and what
-made all of it. The page is a single file that opens without a network; model text is escaped wherever it stands.
+made all of it. The page is a single file that opens without a network; model text is escaped wherever it stands. Its figures,
+without any text of data or models, stand in a Markdown file beside it, to be kept or published.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ecg_grpo.tables import evenly, read_rows
 
 parser = StageParser("make_report", __doc__)
 parser.add_input("--template", help="the page's Jinja template")
+parser.add_input("--summary-template", help="the Markdown file's Jinja template")
 parser.add_input("--style", help="the page's style sheet")
 parser.add_input("--scripts", nargs="*", metavar="JS", help="the page's scripts")
 parser.add_input("--comparison", help="comparison.json")
@@ -40,6 +42,7 @@ parser.add_input("--grpo-log", help="training log of GRPO (JSON lines)")
 parser.add_input("--completions", help="GRPO's sampled completions (parquet)")
 parser.add_input("--stages", nargs="+", metavar="JSON", help="provenance of every stage, in order")
 parser.add_output("--page", help="index.html to write")
+parser.add_output("--summary", help="summary.md to write")
 parser.add_argument("--run", required=True, help="name of the run")
 parser.add_argument("--split", default="test", choices=("test", "validation", "train"), help="the questions that were answered")
 parser.add_settings("report")
@@ -47,7 +50,7 @@ parser.add_settings("report")
 
 def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
     """Reads everything, renders, writes."""
-    from ecg_grpo.pages import write_page
+    from ecg_grpo.pages import write_markdown, write_page
 
     settings = ReportSettings.from_json(arguments.settings)
     comparison = read_json(arguments.comparison)
@@ -90,6 +93,7 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
             megabytes = math.ceil(size / 2**20)
             raise InputError("report.max_megabytes", "not even one record fits on the page", f"Set it to {megabytes} or more.")
         most_answers, most_rollouts = browsed["shown"] * 3 // 4, most_rollouts * 3 // 4
+    write_markdown(arguments.summary, arguments.summary_template, values)
     stage.facts |= {"answers_shown": browsed["shown"], "bytes": size}
 
 

@@ -32,13 +32,13 @@ def sentence_chrf(prediction: str, reference: str) -> float:
     both = (given.totals > 0) & (expected.totals > 0)
     if not both.any():
         return 0.0
-    place = np.searchsorted(expected.keys, given.keys)
+    place = expected.keys.searchsorted(given.keys)
     place[place == expected.keys.size] = 0
     shared = expected.keys[place] == given.keys
     matches = np.minimum(given.counts[shared], expected.counts[place[shared]])
     orders = (given.keys[shared] & _ORDER_BITS).astype(np.intp)
     matched = np.bincount(orders, weights=matches, minlength=_ORDER)[both]
-    precision, recall = np.mean(matched / given.totals[both]), np.mean(matched / expected.totals[both])
+    precision, recall = (matched / given.totals[both]).mean(), (matched / expected.totals[both]).mean()
     if precision + recall == 0:
         return 0.0
     return float((1 + _BETA_SQUARED) * precision * recall / (_BETA_SQUARED * precision + recall))
@@ -57,5 +57,6 @@ def _character_ngrams(text: str) -> _NGrams:
     sizes = np.array([len(gram) for gram in grams])
     keys = np.concatenate([gram * _MULTIPLIER & ~_ORDER_BITS | np.uint64(order) for order, gram in enumerate(grams)])
     keys.sort()
-    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if keys.size else np.zeros(0, dtype=np.intp)
-    return _NGrams(keys[starts], np.diff(starts, append=keys.size), sizes)
+    bounds = np.concatenate([[0], np.flatnonzero(keys[1:] != keys[:-1]) + 1, [keys.size]])  # of runs of equal n-grams
+    starts = bounds[:-1] if keys.size else bounds[:0]
+    return _NGrams(keys[starts], bounds[1:] - starts if keys.size else starts, sizes)

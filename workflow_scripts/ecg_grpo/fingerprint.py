@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import subprocess
 from functools import cache
 from modulefinder import ModuleFinder
 from pathlib import Path
@@ -38,6 +39,15 @@ def code_fingerprint(program: str | Path) -> str:
             digest.update(f"{name}\0".encode())
             digest.update((program.parents[1] / "resources" / name).read_bytes())
     return digest.hexdigest()
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit that a folder's files are of, with `+` where tracked files differ from it; None outside a git checkout."""
+    ask = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+    try:
+        return subprocess.run(ask, capture_output=True, text=True, check=True, timeout=60).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 @cache

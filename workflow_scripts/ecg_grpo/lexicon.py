@@ -63,7 +63,8 @@ class Lexicon:
     """Concepts, and how texts name them. Made by `load_lexicon`."""
 
     concepts: Mapping[str, Concept]
-    _entries: Mapping[str, tuple[_Entry, ...]] = field(repr=False)  # by first word in lower case, longest first
+    # By the first word and the second, if there is one, in lower case: few words begin a term. Longest first.
+    _entries: Mapping[str, Mapping[str, tuple[_Entry, ...]]] = field(repr=False)
 
     def variants_of(self, concept: str) -> tuple[str, ...]:
         """Every way to write a concept, its name first.
@@ -96,14 +97,17 @@ class Lexicon:
     def _matches(self, text: str) -> Iterator[tuple[_Entry, int, int]]:
         spans = [match.span() for match in _WORD.finditer(text)]
         words = [text[start:end] for start, end in spans]
+        lower = [*map(str.lower, words), ""]
         place, count = 0, len(words)
         while place < count:
-            for entry in self._entries.get(words[place].lower(), ()):
-                last = place + len(entry.words) - 1
-                if last < count and self._is_here(entry, text, words, spans, place, last):
-                    yield entry, spans[place][0], spans[last][1]
-                    place = last
-                    break
+            begun = self._entries.get(lower[place])
+            if begun is not None:
+                for entry in (*begun.get(lower[place + 1], ()), *begun.get("", ())):
+                    last = place + len(entry.words) - 1
+                    if last < count and self._is_here(entry, text, words, spans, place, last):
+                        yield entry, spans[place][0], spans[last][1]
+                        place = last
+                        break
             place += 1
 
     @staticmethod
@@ -139,7 +143,7 @@ def _load(file: Path) -> Lexicon:
         raise InputError(file, f"this is no readable YAML file: {problem}", _MEND) from problem
     concepts: dict[str, Concept] = {}
     owner: dict[tuple[str, ...], str] = {}  # a term in lower case → the concept it stands for
-    entries: dict[str, list[_Entry]] = {}
+    entries: dict[str, dict[str, list[_Entry]]] = {}
     for concept, where in _concepts(tree, file):
         if concept.name in concepts:
             raise InputError(where, f"{concept.name!r} is there twice", "Join the two entries.")
@@ -150,12 +154,16 @@ def _load(file: Path) -> Lexicon:
                 other = owner.setdefault(key, concept.name)
                 if other != concept.name:
                     raise InputError(where, f"{variant!r} stands for {other!r} too", "Keep it under one, or leave it out.")
-                entries.setdefault(entry.words[0].lower(), []).append(entry)
+                first, second = map(str.lower, (*entry.words, "")[:2])
+                entries.setdefault(first, {}).setdefault(second, []).append(entry)
     tokens = [concept.token for concept in concepts.values()]
     for concept in concepts.values():
         if tokens.count(concept.token) > 1:
             raise InputError(f"{file}, {concept.name}", f"another concept has the token {concept.token} too", "Rename one.")
-    ordered = {first: tuple(sorted(found, key=lambda entry: -len(entry.words))) for first, found in entries.items()}
+    ordered = {
+        first: {second: tuple(sorted(found, key=lambda entry: -len(entry.words))) for second, found in begun.items()}
+        for first, begun in entries.items()
+    }
     return Lexicon(concepts, ordered)
 
 

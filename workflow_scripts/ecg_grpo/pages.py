@@ -49,6 +49,25 @@ def write_page(page: Path, template: Path, style: Path, scripts: Sequence[Path],
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def write_markdown(file: Path, template: Path, values: Mapping[str, Any]) -> None:
+    """Renders a template of a Markdown file; nothing is escaped, so it must not show what a model wrote.
+
+    Args:
+        file: file to write.
+        template: Jinja template.
+        values: what the template shows.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(template.parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    with new_file(file) as partial:
+        partial.write_text(environment.get_template(template.name).render(values), encoding="utf-8")
+
+
 def _sha256(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 

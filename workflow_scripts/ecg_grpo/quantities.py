@@ -113,7 +113,7 @@ def quantities(text: str) -> tuple[Quantity, ...]:
     """
     text = " ".join(text.split())  # at  least is at least
     found: list[Quantity] = []
-    matches = list(NUMBER.finditer(text))
+    matches = _numbers(text)
     place = 0
     while place < len(matches):
         first = last = matches[place]
@@ -129,13 +129,18 @@ def quantities(text: str) -> tuple[Quantity, ...]:
 def without_quantities(text: str) -> str:
     """The text without its numbers, their units and the words of their direction: what else it says."""
     kept, end = [], 0
-    for match in NUMBER.finditer(text):
+    for match in _numbers(text):
         before = text[end : match.start()]
         ahead = _BEFORE.search(before, max(0, len(before) - _LONGEST_DIRECTION))
         kept.append(before[: ahead.start()] if ahead else before)
         behind = _BEHIND.match(text, match.end())
         end = behind.end() if behind else match.end()
     return " ".join([*kept, text[end:]])
+
+
+@lru_cache(maxsize=16)  # a text's quantities, and the text without them, are asked for one after the other
+def _numbers(text: str) -> tuple[re.Match[str], ...]:
+    return tuple(NUMBER.finditer(text))
 
 
 def _is_range(first: re.Match[str], second: re.Match[str], before: str, text: str) -> bool:
@@ -171,7 +176,13 @@ def _quantity(text: str, before: str, first: re.Match[str], last: re.Match[str])
 def _value(match: re.Match[str]) -> Fraction:
     if match["word"]:
         return _WORDS[match["word"].lower()]
-    return Fraction(match["digits"].replace(",", "")) * (-1 if match["sign"] in {"-", "−", "–"} else 1)
+    value = _fraction(match["digits"])
+    return -value if match["sign"] in {"-", "−", "–"} else value
+
+
+@lru_cache(maxsize=10_000)
+def _fraction(digits: str) -> Fraction:
+    return Fraction(digits.replace(",", ""))
 
 
 def number_agreement(prediction: str, reference: str) -> float | None:

@@ -30,7 +30,7 @@ from typing import TextIO
 
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import sha256_of, write_json
-from ecg_grpo.fingerprint import code_fingerprint
+from ecg_grpo.fingerprint import code_fingerprint, git_commit
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
 _REPORTED_PACKAGES = (
@@ -100,6 +100,7 @@ class StageParser(argparse.ArgumentParser):
                 "stage": self.stage,
                 "program": str(program),
                 "code": code_fingerprint(program),
+                "commit": git_commit(program.resolve().parent),
                 "settings": getattr(arguments, "settings", "{}"),
                 "inputs": _hashes(arguments, self._inputs),
                 "outputs": _hashes(arguments, self._outputs),
