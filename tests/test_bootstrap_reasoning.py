@@ -140,12 +140,15 @@ def test_every_sample_is_counted_and_what_is_kept_helps(loaded, tiny_model: Path
 
     model, tokenizer, _ = loaded
     rows = {row["id"]: row for row in read_rows(records, "id", "prompt", "answer")}
+    exact = 0
     for row in kept:
         record = rows[row["id"]]
         thoughts = [Thought(record["prompt"], text, record["answer"]) for text in (row["reasoning"], "")]
         found = {index: one for batch in reference_probabilities(model, tokenizer, thoughts, 1) for index, one in batch.items()}
-        assert row["gain"] == pytest.approx(found[0].mean_log_probability - found[1].mean_log_probability, abs=1e-4)
-        assert row["gain"] > 0
+        over_none = found[0].mean_log_probability - found[1].mean_log_probability
+        assert 0 < row["gain"] <= over_none + 1e-4, "a stranger's may have been harder to beat"
+        exact += row["gain"] == pytest.approx(over_none, abs=1e-4)
+    assert exact, "for some record it was none that had to be beaten"
     for example in counted["examples"].get("no_gain", []):
         assert example["gain"] <= 0
 

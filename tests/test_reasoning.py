@@ -17,7 +17,7 @@ from ecg_grpo.errors import InputError
 from ecg_grpo.prompts import build_prompt, has_tag
 from ecg_grpo.raw_files import find_raw_files
 from ecg_grpo.readers import read_records
-from ecg_grpo.reasoning import BootstrapPrompt, Sample, account, choose, named_share, quotes, refusal
+from ecg_grpo.reasoning import BootstrapPrompt, Sample, account, choose, named_share, quotes, refusal, texts_to_beat
 from ecg_grpo.settings.bootstrap_reasoning import BootstrapSettings, ReasoningFilterSettings
 from ecg_grpo.supervised import reasoned_examples
 
@@ -127,6 +127,18 @@ def test_of_a_record_s_good_ones_only_the_best_is_kept() -> None:
     assert counted["gain"]["scored"]["least"] == -1.0
     assert [example["id"] for example in counted["examples"]["no_gain"]] == ["r1", "r2"]
     assert [example["reasoning"] for example in counted["examples"]["second_best"]] == ["a"], "one of a record is enough"
+
+
+def test_a_reasoning_must_beat_none_and_a_stranger_s() -> None:
+    samples = [
+        Sample(0, "a", "tags"),
+        Sample(0, "b"),
+        Sample(0, "c"),
+        *(Sample(record, f"of {record}") for record in (1, 3, 4)),
+    ]
+    assert texts_to_beat(samples) == {0: ("", "of 3"), 1: ("", "of 4"), 3: ("", "b"), 4: ("", "of 1")}
+    assert texts_to_beat(samples[:3]) == {0: ("",)}
+    assert texts_to_beat(samples[:1]) == {}
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.floats(-3, 3)), max_size=20), st.floats(-1, 1))

@@ -17,7 +17,7 @@ from ecg_grpo.model_rewards import MODEL_REWARDS
 from ecg_grpo.rewards import REWARDS
 from ecg_grpo.settings.evaluation import ScoreName
 from ecg_grpo.settings.grpo import GRPOSettings, MetricName
-from ecg_grpo.settings.reward import RewardName, RewardSettings
+from ecg_grpo.settings.reward import RewardInUse, RewardName, RewardSettings
 from ecg_grpo.settings.run import Settings, load_settings
 from ecg_grpo.settings.section import Section
 from ecg_grpo.settings.sft import SFTSettings
@@ -163,6 +163,11 @@ def test_null_takes_a_part_of_the_reward_out_and_weight_0_only_logs_it() -> None
         ),
         ({"grpo": {"launch": {"processes": 3, "machines": 2}}}, "must be a multiple of machines"),
         ({"difficulty_filter": {"min_reward": 0.9}}, "must be less than max_reward"),
+        ({"reasoning": "on"}, "reasoning: "),  # quoted; unquoted it is YAML's true
+        ({"reasoning": True}, "+ 37 for the tags is 517, more than sft.max_length (384)"),
+        ({"bootstrap_reasoning": {"filter": {"min_words": 200}}}, "bootstrap_reasoning.filter"),
+        ({"bootstrap_reasoning": {"sampling": {"samples": 1}}}, "bootstrap_reasoning.sampling.samples"),
+        ({"reward": {"min_reasoning_words": 21}}, "reward.min_reasoning_words"),
     ],
 )
 def test_what_cannot_work_is_refused_with_its_key(change: dict, expected: str) -> None:
@@ -180,6 +185,18 @@ def test_a_section_survives_the_command_line_and_does_not_depend_on_key_order() 
     assert settings.as_json() == RewardSettings(weights={"concept_f1": 0.5, "chrf": 1.0}).as_json()
     with pytest.raises(InputError, match="learning_rate"):
         GRPOSettings.from_json('{"learning_rate": -1}')
+
+
+def test_what_the_stages_are_given_follows_from_one_key() -> None:
+    configuration = demo()
+    off = load_settings(configuration, [])
+    assert off.system_prompt == "resources/prompts/system.txt"
+    assert off.reward_in_use.demanded_reasoning_words == 0
+    update_config(configuration, {"reasoning": True, "sft": {"max_length": 640}})
+    on = load_settings(configuration, [])
+    assert on.system_prompt == "resources/prompts/system_reasoning.txt"
+    assert on.reward_in_use.demanded_reasoning_words == 8
+    assert RewardInUse.from_json(on.reward_in_use.as_json()) == on.reward_in_use
 
 
 def test_the_launch_command() -> None:

@@ -1,8 +1,8 @@
 """Writes the reasonings that SFT begins with: a model is shown question and answer and asked for the steps between them.
 
 Of several samples the best is kept that does not quote the answer, passes bounds on length and repetition, and raises the
-model's probability of the reference over no reasoning. The account says what was kept and why the others were refused. A killed
-run goes on after the last batch that was finished.
+model's probability of the reference over no reasoning and over a stranger's. The account says what was kept and why the others
+were refused. A killed run goes on after the last batch that was finished.
 
     python workflow_scripts/bootstrap_reasoning.py --help
 """
@@ -19,7 +19,7 @@ from ecg_grpo.errors import InputError
 from ecg_grpo.files import model_directory, write_json
 from ecg_grpo.journal import Journal
 from ecg_grpo.progress import StageProgress
-from ecg_grpo.reasoning import REASONINGS, BootstrapPrompt, Sample, account, choose, refusal
+from ecg_grpo.reasoning import REASONINGS, BootstrapPrompt, Sample, account, choose, refusal, texts_to_beat
 from ecg_grpo.settings.bootstrap_reasoning import BootstrapSettings
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import evenly, read_rows, write_table
@@ -99,14 +99,14 @@ def score(
     scratch: Path | None,
     stage: Stage,
 ) -> dict[int, float]:
-    """What every sample that was not refused adds to the mean log-probability of its reference, in nats, by its place."""
+    """The gain (`Sample.gain`) of every sample that is open, by its place."""
     from ecg_grpo.reference_probability import Thought, load_scorer, reference_probabilities
 
     open_places = [place for place, sample in enumerate(samples) if sample.outcome is None]
     if not open_places:
         return {}
-    without = list(dict.fromkeys(samples[place].record for place in open_places))
-    texts = [(record, "") for record in without] + [(samples[place].record, samples[place].text) for place in open_places]
+    beaten = [(record, text) for record, texts in texts_to_beat(samples).items() for text in texts]
+    texts = beaten + [(samples[place].record, samples[place].text) for place in open_places]
     thoughts = [Thought(records[record]["prompt"], text, records[record]["answer"]) for record, text in texts]
     journal = Journal(scratch and scratch / "scores.jsonl")
     scores = {int(index): value for entry in journal.entries for index, value in entry.items()}
@@ -117,10 +117,10 @@ def score(
             journal.add(found)
             scores |= found
             progress.step(len(scores), "references")
-    base = dict(zip(without, range(len(without)), strict=True))
-    return {
-        place: scores[len(without) + number] - scores[base[samples[place].record]] for number, place in enumerate(open_places)
-    }
+    best: dict[int, float] = {}
+    for index, (record, _) in enumerate(beaten):
+        best[record] = max(scores[index], best.get(record, scores[index]))
+    return {place: scores[len(beaten) + number] - best[samples[place].record] for number, place in enumerate(open_places)}
 
 
 if __name__ == "__main__":

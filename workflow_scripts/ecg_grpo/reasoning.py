@@ -3,7 +3,8 @@
 ECG-Expert-QA has answers without reasonings. A model that is shown question and answer writes the steps that lead there
 (rationalization, Zelikman et al. 2022, STaR, arXiv 2203.14465). It is tempted to say the answer in other words, and such a
 "reasoning" would make every answer certain and teach nothing but to answer twice. So a reasoning must keep off the reference,
-have a sensible form, and still make the reference more probable than no reasoning does, to the model itself.
+have a sensible form, and still make the reference more probable, to the model itself, than no reasoning does, and than the
+reasoning about another record does: any fluent text on cardiology makes any answer on cardiology more probable than none.
 """
 
 from __future__ import annotations
@@ -31,8 +32,7 @@ Outcome = Literal["kept", "second_best"] | Refusal
 """What became of a sample; of a record's good ones only that of the highest gain is kept."""
 
 REASONINGS = pa.schema([("id", pa.string()), ("reasoning", pa.string()), ("gain", pa.float64())])
-"""One row for every record with a kept reasoning, in the split's order. `gain`: mean log-probability of the reference's tokens
-after it, less that after no reasoning, in nats."""
+"""One row for every record with a kept reasoning, in the split's order; see `Sample` for `gain`."""
 
 _WORD = re.compile(r"\w+|[<>≤≥=%]")
 _EXAMPLES = 3
@@ -119,14 +119,33 @@ class Sample:
         record: place of its record.
         text: the reasoning, spaces at both ends taken off.
         outcome: see `Outcome`; None while it is open.
-        gain: mean log-probability of the reference's tokens after it, less that after no reasoning, in nats; None where
-            something else decided.
+        gain: mean log-probability of the reference's tokens after it, less that after no reasoning or a stranger's, whichever
+            is higher, in nats; None where something else decided.
     """
 
     record: int
     text: str
     outcome: Outcome | None = None
     gain: float | None = None
+
+
+def texts_to_beat(samples: Sequence[Sample]) -> dict[int, tuple[str, ...]]:
+    """For every record with an open sample the texts that must help its reference less: none, and a stranger's reasoning.
+
+    The stranger is the record that is half of all away, where neighbours may ask the same; its first open sample counts. A
+    single record has none.
+    """
+    first: dict[int, str] = {}
+    for sample in samples:
+        if sample.outcome is None:
+            first.setdefault(sample.record, sample.text)
+    records = list(first)
+    away = len(records) // 2
+    strangers = records[away:] + records[:away]
+    return {
+        record: ("", first[stranger]) if stranger != record else ("",)
+        for record, stranger in zip(records, strangers, strict=True)
+    }
 
 
 def choose(samples: Sequence[Sample], gains: Mapping[int, float], min_gain: float) -> list[Sample]:

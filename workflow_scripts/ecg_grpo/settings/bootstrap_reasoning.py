@@ -35,7 +35,7 @@ class ReasoningFilterSettings(Section):
         0.0,
         allow_inf_nan=False,
         description="A reasoning must raise the mean log-probability of the reference's tokens by more than this, in nats, "
-        "against no reasoning.",
+        "against no reasoning and against another record's.",
     )
 
     @model_validator(mode="after")
