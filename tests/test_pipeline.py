@@ -254,6 +254,8 @@ def test_the_summary_holds_the_reports_figures_and_no_texts(finished: Project) -
     for file in (results / "provenance").iterdir():
         if file.stem != "make_report" and (stage := json.loads(file.read_text()))["stage"] == "train_grpo":
             assert f"`{stage['code'][:12]}`" in summary
+            assert stage["facts"]["reward"]["weights"] == {"chrf": 0.5, "concept_f1": 1.0}
+            assert '"weights": {"chrf": 0.5, "concept_f1": 1.0}' in summary
     assert "not a medical device" in summary
     texts = {
         row[key] for row in rows(results / "evaluation" / "grpo" / "answers.parquet") for key in ("question", "prediction")
