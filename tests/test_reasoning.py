@@ -75,6 +75,8 @@ def test_a_short_reference_must_not_stand_in_the_reasoning_at_all(reference: str
 
 
 def test_nothing_is_named_of_a_reference_that_the_question_has_told() -> None:
+    asked, answer = "Which axis is equiphasic in aVL and upright in II?", "About +60 degrees, perpendicular to -30 degrees."
+    assert named_share("So it must lie at 60 degrees.", asked, answer) >= 0.5, "a number is often the whole answer"
     assert named_share("Anything", "Is it left bundle branch block?", "It is left bundle branch block.") == 0
 
 

@@ -22,6 +22,7 @@ import pyarrow as pa
 from ecg_grpo.concepts import concepts
 from ecg_grpo.errors import InputError
 from ecg_grpo.prompts import Message, conversation, has_tag
+from ecg_grpo.quantities import quantities
 from ecg_grpo.repetition import distinct_share
 from ecg_grpo.settings.bootstrap_reasoning import ReasoningFilterSettings
 
@@ -103,12 +104,16 @@ def quotes(reasoning: str, question: str, reference: str, longest: int) -> bool:
 
 
 def named_share(reasoning: str, question: str, reference: str) -> float:
-    """Share of the reference's clinical concepts (`concepts.concepts`) that the question has not and the reasoning has.
+    """Share of the reference's clinical concepts (`concepts.concepts`) that the question has not and the reasoning has, or of
+    its quantities if that is more: a number is often the whole answer.
 
     It sees an answer that is told in other words and another order. 0 where the question has all of them.
     """
-    expected = concepts(reference) - concepts(question)
-    return len(expected & concepts(reasoning)) / len(expected) if expected else 0.0
+    shares = [0.0]
+    for found_in in (concepts, lambda text: frozenset(quantities(text))):
+        if expected := found_in(reference) - found_in(question):
+            shares.append(len(expected & found_in(reasoning)) / len(expected))
+    return max(shares)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ class ReasoningFilterSettings(Section):
     """Section `bootstrap_reasoning.filter`: which of the sampled reasonings are kept; `ecg_grpo.reasoning` says why.
 
     The two bounds on what is said of the answer were set on the sample data: they refuse every reference in other words and let
-    98 % of the answers to the nearest other question pass (docs/reasoning.md).
+    97 % of the answers to the nearest other question pass (docs/reasoning.md).
     """
 
     min_words: int = Field(12, ge=1, description="Fewest words of a reasoning.")
