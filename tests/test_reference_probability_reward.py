@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+import yaml
+from conftest import ROOT
 
 from ecg_grpo.errors import InputError
+from ecg_grpo.files import new_model_directory
 from ecg_grpo.model_rewards import ReferenceProbabilityReward, Surroundings, load_mix
 from ecg_grpo.prompts import build_prompt, write_reasoned
 from ecg_grpo.rewards import Case
 from ecg_grpo.settings.reward import RewardInUse
-from ecg_grpo.settings.run import Settings
+from ecg_grpo.settings.run import load_settings
 
 QUESTION, REFERENCE = "Is the QRS wide?", "Yes, it is above 120 ms."
 PROMPT = build_prompt("Think first.", "", QUESTION)
@@ -23,8 +26,12 @@ def case(completion: str) -> Case:
 
 
 @pytest.fixture(scope="module")
-def manifest(tiny_model: Path) -> Path:
-    return tiny_model / "manifest.json"
+def manifest(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    directory = tmp_path_factory.mktemp("policy") / "model"
+    with new_model_directory(directory) as partial:
+        for file in tiny_model.iterdir():
+            shutil.copy(file, partial)
+    return directory / "manifest.json"
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +89,11 @@ def test_it_asks_the_policy_that_it_follows(manifest: Path) -> None:
 
 def test_it_is_refused_where_models_do_not_reason_or_none_is_given() -> None:
     weights = {"reference_probability": 1.0}
-    with pytest.raises(ValidationError, match="set `reasoning: on`"):
-        Settings.model_validate({"run": "x", "reward": {"weights": weights}})
+    configuration = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    configuration["reward"]["weights"] |= weights
+    with pytest.raises(InputError, match="set `reasoning: on`"):
+        load_settings(configuration, ["config.yaml"])
+    load_settings(configuration | {"reasoning": True, "sft": configuration["sft"] | {"max_length": 1000}}, ["config.yaml"])
     with pytest.raises(InputError, match="no model is given"):
         load_mix(RewardInUse(weights=weights, reasoning=True), Surroundings())
 
