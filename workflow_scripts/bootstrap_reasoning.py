@@ -1,8 +1,8 @@
 """Writes the reasonings that SFT begins with: a model is shown question and answer and asked for the steps between them.
 
 Of several samples the best is kept that does not quote the answer, passes bounds on length and repetition, and raises the
-model's probability of the reference over no reasoning and over a stranger's. The account says what was kept and why the others
-were refused. A killed run goes on after the last batch that was finished.
+model's probability of the reference over no reasoning, empty words and a stranger's. The account says what was kept and why the
+others were refused. A killed run goes on after the last batch that was finished.
 
     python workflow_scripts/bootstrap_reasoning.py --help
 """
