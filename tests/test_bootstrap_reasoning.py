@@ -141,6 +141,7 @@ def test_every_sample_is_counted_and_what_is_kept_helps(loaded, tiny_model: Path
     assert counted["records"] == {"in_split": len(QUESTIONS), "asked": len(QUESTIONS), "kept": len(kept)}
     assert counted["samples"]["kept"] == len(kept) > 0
     assert counted["samples"]["cut_off"] > 0
+    assert all(mean < 0 for mean in counted["to_beat"].values())
     assert json.loads(provenance.read_text())["facts"]["samples"] == counted["samples"]
 
     from ecg_grpo.reference_probability import Thought, reference_probabilities

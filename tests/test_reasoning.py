@@ -167,7 +167,7 @@ def test_a_reasoning_must_beat_none_and_a_stranger_s() -> None:
     ]
     strangers = {0: "of 3", 1: "of 4", 3: "b", 4: "of 1"}
     assert texts_to_beat(samples) == {record: ("", EMPTY_WORDS, text) for record, text in strangers.items()}
-    assert texts_to_beat(samples[:3]) == {0: ("", EMPTY_WORDS)}
+    assert texts_to_beat(samples[:3]) == {0: ("", EMPTY_WORDS, EMPTY_WORDS)}
     assert texts_to_beat(samples[:1]) == {}
 
 

@@ -44,6 +44,9 @@ Outcome = Literal["kept", "second_best"] | Refusal
 REASONINGS = pa.schema([("id", pa.string()), ("reasoning", pa.string()), ("gain", pa.float64())])
 """One row for every record with a kept reasoning, in the split's order; see `Sample` for `gain`."""
 
+BEATEN = ("no_reasoning", "empty_words", "a_stranger_s")
+"""What the `texts_to_beat` of a record are, in their order."""
+
 _WORD = re.compile(r"\w+|[<>≤≥=%]")
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?")
 _OF_THE_ANSWER = re.compile(r"\banswer", re.IGNORECASE)
@@ -161,7 +164,7 @@ def texts_to_beat(samples: Sequence[Sample]) -> dict[int, tuple[str, ...]]:
     """For every record with an open sample the texts that must help its reference less: none, empty words, a stranger's.
 
     The stranger is the record that is half of all away, where neighbours may ask the same; its first open sample counts. A
-    single record has none.
+    single record has none, and empty words once more.
     """
     first: dict[int, str] = {}
     for sample in samples:
@@ -171,7 +174,7 @@ def texts_to_beat(samples: Sequence[Sample]) -> dict[int, tuple[str, ...]]:
     away = len(records) // 2
     strangers = records[away:] + records[:away]
     return {
-        record: ("", EMPTY_WORDS, first[stranger]) if stranger != record else ("", EMPTY_WORDS)
+        record: ("", EMPTY_WORDS, first[stranger] if stranger != record else EMPTY_WORDS)
         for record, stranger in zip(records, strangers, strict=True)
     }
 
