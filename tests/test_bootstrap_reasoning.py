@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, Project
 
 from ecg_grpo.errors import InputError
-from ecg_grpo.prompts import build_prompt, take_apart, write_reasoned
+from ecg_grpo.prompts import EMPTY_WORDS, build_prompt, take_apart, write_reasoned
 from ecg_grpo.tables import RECORDS, read_rows, write_table
 
 QUESTIONS = [
@@ -34,7 +34,14 @@ REASONINGS = [
     "x",
     "<answer>",
 ]
-LOOSE = {"min_words": 1, "max_words": 1000, "max_repetition": 1, "max_named_share": 1, "max_quoted_words": 50}
+LOOSE = {
+    "min_words": 1,
+    "max_words": 1000,
+    "max_repetition": 1,
+    "max_echoed_share": 1,
+    "max_named_share": 1,
+    "max_quoted_words": 50,
+}
 """Random weights write no sentences and stop by chance."""
 
 
@@ -134,6 +141,7 @@ def test_every_sample_is_counted_and_what_is_kept_helps(loaded, tiny_model: Path
     assert counted["records"] == {"in_split": len(QUESTIONS), "asked": len(QUESTIONS), "kept": len(kept)}
     assert counted["samples"]["kept"] == len(kept) > 0
     assert counted["samples"]["cut_off"] > 0
+    assert all(mean < 0 for mean in counted["to_beat"].values())
     assert json.loads(provenance.read_text())["facts"]["samples"] == counted["samples"]
 
     from ecg_grpo.reference_probability import Thought, reference_probabilities
@@ -143,12 +151,12 @@ def test_every_sample_is_counted_and_what_is_kept_helps(loaded, tiny_model: Path
     exact = 0
     for row in kept:
         record = rows[row["id"]]
-        thoughts = [Thought(record["prompt"], text, record["answer"]) for text in (row["reasoning"], "")]
+        thoughts = [Thought(record["prompt"], text, record["answer"]) for text in (row["reasoning"], "", EMPTY_WORDS)]
         found = {index: one for batch in reference_probabilities(model, tokenizer, thoughts, 1) for index, one in batch.items()}
-        over_none = found[0].mean_log_probability - found[1].mean_log_probability
-        assert 0 < row["gain"] <= over_none + 1e-4, "a stranger's may have been harder to beat"
-        exact += row["gain"] == pytest.approx(over_none, abs=1e-4)
-    assert exact, "for some record it was none that had to be beaten"
+        with_it, *without = (found[index].mean_log_probability for index in range(3))
+        assert 0 < row["gain"] <= with_it - max(without) + 1e-4, "a stranger's may have been harder to beat"
+        exact += row["gain"] == pytest.approx(with_it - max(without), abs=1e-4)
+    assert exact, "for some record a stranger's was not what had to be beaten"
     for example in counted["examples"].get("no_gain", []):
         assert example["gain"] <= 0
 

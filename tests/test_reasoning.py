@@ -14,10 +14,20 @@ from hypothesis import strategies as st
 from ecg_grpo.baselines import nearest_training_answers
 from ecg_grpo.counterfactuals import paraphrase
 from ecg_grpo.errors import InputError
-from ecg_grpo.prompts import build_prompt, has_tag
+from ecg_grpo.prompts import EMPTY_WORDS, build_prompt, has_tag
 from ecg_grpo.raw_files import find_raw_files
 from ecg_grpo.readers import read_records
-from ecg_grpo.reasoning import BootstrapPrompt, Sample, account, choose, named_share, quotes, refusal, texts_to_beat
+from ecg_grpo.reasoning import (
+    BootstrapPrompt,
+    Sample,
+    account,
+    choose,
+    named_share,
+    names_a_number,
+    quotes,
+    refusal,
+    texts_to_beat,
+)
 from ecg_grpo.settings.bootstrap_reasoning import BootstrapSettings, ReasoningFilterSettings
 from ecg_grpo.supervised import reasoned_examples
 
@@ -38,7 +48,9 @@ GOOD = (
         (f"{GOOD} <answer>", "tags"),
         (" ".join(f"word{number}" for number in range(41)), "too_long"),
         ("It is wide and it is wide and it is wide and it is wide.", "repeats_itself"),
-        (f"The answer is {REFERENCE}", "quotes_the_answer"),
+        (f"Look at it: {REFERENCE}", "quotes_the_answer"),
+        ("Whatever else is seen, the answer is the side on which conduction fails.", "speaks_of_the_answer"),
+        ("There is a broad R in V6 here, and a QRS of 140 ms.", "echoes_the_question"),
         ("What is seen there means that the left ventricle is activated after the right one.", "quotes_the_answer"),
         (
             "Late, and slowly by its cells, does activation reach that left ventricle whose bundle branch has a block.",
@@ -74,9 +86,21 @@ def test_a_short_reference_must_not_stand_in_the_reasoning_at_all(reference: str
     assert not quotes("We look at it and say nothing at once", QUESTION, reference, 4)
 
 
+def test_a_number_of_the_reference_tells_the_answer() -> None:
+    question, reference = (
+        "Which QRS duration at 80 beats is wide?",
+        "At 80 beats as at any other, 120 ms; 110.5 ms is borderline.",
+    )
+    for text, told in [
+        ("At least 120 ms", True),
+        ("110.5 or so", True),
+        ("At 80 beats", False),
+        ("1200 ms, 0.120 s, V120", False),
+    ]:
+        assert names_a_number(text, question, reference) is told, text
+
+
 def test_nothing_is_named_of_a_reference_that_the_question_has_told() -> None:
-    asked, answer = "Which axis is equiphasic in aVL and upright in II?", "About +60 degrees, perpendicular to -30 degrees."
-    assert named_share("So it must lie at 60 degrees.", asked, answer) >= 0.5, "a number is often the whole answer"
     assert named_share("Anything", "Is it left bundle branch block?", "It is left bundle branch block.") == 0
 
 
@@ -101,8 +125,11 @@ def test_the_bounds_tell_the_answer_in_other_words_from_other_answers() -> None:
     settings = ReasoningFilterSettings()
 
     def told(text: str, record: dict) -> bool:
-        return quotes(text, record["question"], record["answer"], settings.max_quoted_words) or (
-            named_share(text, record["question"], record["answer"]) > settings.max_named_share
+        texts = (text, record["question"], record["answer"])
+        return (
+            quotes(*texts, settings.max_quoted_words)
+            or names_a_number(*texts)
+            or named_share(*texts) > settings.max_named_share
         )
 
     paraphrases = [(paraphrase(record["answer"], record["question"]), record) for record in RECORDS]
@@ -111,7 +138,7 @@ def test_the_bounds_tell_the_answer_in_other_words_from_other_answers() -> None:
     assert sum(found) >= 0.99 * len(found)
     others, asked = RECORDS[::2], RECORDS[1::2]
     nearest = nearest_training_answers(others, asked)
-    assert sum(told(text, record) for text, record in zip(nearest, asked, strict=True)) <= 0.05 * len(asked)
+    assert sum(told(text, record) for text, record in zip(nearest, asked, strict=True)) <= 0.06 * len(asked)
 
 
 def test_of_a_record_s_good_ones_only_the_best_is_kept() -> None:
@@ -138,8 +165,9 @@ def test_a_reasoning_must_beat_none_and_a_stranger_s() -> None:
         Sample(0, "c"),
         *(Sample(record, f"of {record}") for record in (1, 3, 4)),
     ]
-    assert texts_to_beat(samples) == {0: ("", "of 3"), 1: ("", "of 4"), 3: ("", "b"), 4: ("", "of 1")}
-    assert texts_to_beat(samples[:3]) == {0: ("",)}
+    strangers = {0: "of 3", 1: "of 4", 3: "b", 4: "of 1"}
+    assert texts_to_beat(samples) == {record: ("", EMPTY_WORDS, text) for record, text in strangers.items()}
+    assert texts_to_beat(samples[:3]) == {0: ("", EMPTY_WORDS, EMPTY_WORDS)}
     assert texts_to_beat(samples[:1]) == {}
 
 

@@ -1,8 +1,8 @@
 """Writes the reasonings that SFT begins with: a model is shown question and answer and asked for the steps between them.
 
 Of several samples the best is kept that does not quote the answer, passes bounds on length and repetition, and raises the
-model's probability of the reference over no reasoning and over a stranger's. The account says what was kept and why the others
-were refused. A killed run goes on after the last batch that was finished.
+model's probability of the reference over no reasoning, empty words and a stranger's. The account says what was kept and why the
+others were refused. A killed run goes on after the last batch that was finished.
 
     python workflow_scripts/bootstrap_reasoning.py --help
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gc
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from ecg_grpo.checkpoints import scratch_directory
@@ -19,7 +20,7 @@ from ecg_grpo.errors import InputError
 from ecg_grpo.files import model_directory, write_json
 from ecg_grpo.journal import Journal
 from ecg_grpo.progress import StageProgress
-from ecg_grpo.reasoning import REASONINGS, BootstrapPrompt, Sample, account, choose, refusal, texts_to_beat
+from ecg_grpo.reasoning import BEATEN, REASONINGS, BootstrapPrompt, Sample, account, choose, refusal, texts_to_beat
 from ecg_grpo.settings.bootstrap_reasoning import BootstrapSettings
 from ecg_grpo.stage import Stage, StageParser
 from ecg_grpo.tables import evenly, read_rows, write_table
@@ -72,9 +73,9 @@ def bootstrap_reasoning(arguments: argparse.Namespace, stage: Stage) -> None:
         for completion in found[place]:
             text, ended = completion.text.strip(), completion.finish_reason == "stop"
             samples.append(Sample(place, text, refusal(text, ended, question, record["answer"], settings.filter)))
-    gains = score(directory, records, samples, dtype, settings, scratch, stage)
+    gains, to_beat = score(directory, records, samples, dtype, settings, scratch, stage)
     samples = choose(samples, gains, settings.filter.min_gain)
-    counted = account(samples, records, len(rows))
+    counted = account(samples, records, len(rows)) | {"to_beat": to_beat}
     stage.facts |= {"records": counted["records"], "samples": counted["samples"]}
     stage.say(f"{stage.name}: {counted['records']}, {counted['samples']}")
     kept = [sample for sample in samples if sample.outcome == "kept"]
@@ -98,13 +99,15 @@ def score(
     settings: BootstrapSettings,
     scratch: Path | None,
     stage: Stage,
-) -> dict[int, float]:
-    """The gain (`Sample.gain`) of every sample that is open, by its place."""
+) -> tuple[dict[int, float], dict[str, float]]:
+    """The gain (`Sample.gain`) of every sample that is open, by its place; and what had to be beaten: the mean log-probability
+    of the references after each of `BEATEN`.
+    """
     from ecg_grpo.reference_probability import Thought, load_scorer, reference_probabilities
 
     open_places = [place for place, sample in enumerate(samples) if sample.outcome is None]
     if not open_places:
-        return {}
+        return {}, {}
     beaten = [(record, text) for record, texts in texts_to_beat(samples).items() for text in texts]
     texts = beaten + [(samples[place].record, samples[place].text) for place in open_places]
     thoughts = [Thought(records[record]["prompt"], text, records[record]["answer"]) for record, text in texts]
@@ -120,7 +123,10 @@ def score(
     best: dict[int, float] = {}
     for index, (record, _) in enumerate(beaten):
         best[record] = max(scores[index], best.get(record, scores[index]))
-    return {place: scores[len(beaten) + number] - best[samples[place].record] for number, place in enumerate(open_places)}
+    gains = {place: scores[len(beaten) + number] - best[samples[place].record] for number, place in enumerate(open_places)}
+    return gains, {
+        name: fmean(scores[index] for index in range(place, len(beaten), len(BEATEN))) for place, name in enumerate(BEATEN)
+    }
 
 
 if __name__ == "__main__":

@@ -15,16 +15,9 @@ from dataclasses import dataclass
 from ecg_grpo.concepts import terms
 from ecg_grpo.counterfactuals import COUNTERFACTUALS
 from ecg_grpo.lexicon import load_lexicon
-from ecg_grpo.prompts import Message, has_tag, write_reasoned
+from ecg_grpo.prompts import EMPTY_WORDS, Message, has_tag, write_reasoned
 
 _WORD = re.compile(r"\w+")
-
-_REASONING = (
-    "First I ask what exactly is to be found out here, then which facts bear on it, and last what follows from them for this "
-    "case."
-)
-"""A reasoning that says nothing: what attacks, and the honest answers that they are held against, are given to be well-formed
-where reasoning is demanded. It has more different words than `reward.min_reasoning_words` may ask for."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +172,7 @@ def as_demanded(text: str, reasoning: bool) -> str:
 
     Without it every attack would fail for its form alone, and the audit would see nothing else. Texts with tags stay.
     """
-    return write_reasoned(_REASONING, text) if reasoning and not has_tag(text) else text
+    return write_reasoned(EMPTY_WORDS, text) if reasoning and not has_tag(text) else text
 
 
 def texts_of(target: Target, reasoning: bool = False) -> dict[str, str]:

@@ -69,6 +69,14 @@ ANSWER_ENDS = "\n</answer>"
 TAGS = f"<think>\n\n</think>\n<answer>\n{ANSWER_ENDS}"
 """What is written around a reasoning and its answer, and what of it follows the answer."""
 
+EMPTY_WORDS = (
+    "First I ask what exactly is to be found out here, then which facts bear on it, and last what follows from them for this "
+    "case."
+)
+"""A reasoning that says nothing. Attacks on the reward, and the honest answers that they are held against, get it where
+reasoning is demanded, so it has more different words than `reward.min_reasoning_words` may ask for; and a reasoning that is
+learned must help more."""
+
 _TAG = re.compile(r"</?(?:think|answer)>")
 _WELL_FORMED = re.compile(r"\s*<think>(?P<reasoning>.*?)</think>\s*<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL)
 

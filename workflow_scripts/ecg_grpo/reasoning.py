@@ -3,8 +3,8 @@
 ECG-Expert-QA has answers without reasonings. A model that is shown question and answer writes the steps that lead there
 (rationalization, Zelikman et al. 2022, STaR, arXiv 2203.14465). It is tempted to say the answer in other words, and such a
 "reasoning" would make every answer certain and teach nothing but to answer twice. So a reasoning must keep off the reference,
-have a sensible form, and still make the reference more probable, to the model itself, than no reasoning does, and than the
-reasoning about another record does: any fluent text on cardiology makes any answer on cardiology more probable than none.
+have a sensible form, and still make the reference more probable, to the model itself, than no reasoning does, and than words
+that say nothing or the reasoning about another record do: any fluent text makes any answer more probable than none.
 """
 
 from __future__ import annotations
@@ -21,12 +21,21 @@ import pyarrow as pa
 
 from ecg_grpo.concepts import concepts
 from ecg_grpo.errors import InputError
-from ecg_grpo.prompts import Message, conversation, has_tag
-from ecg_grpo.quantities import quantities
+from ecg_grpo.prompts import EMPTY_WORDS, Message, conversation, has_tag
 from ecg_grpo.repetition import distinct_share
 from ecg_grpo.settings.bootstrap_reasoning import ReasoningFilterSettings
 
-Refusal = Literal["cut_off", "tags", "too_short", "too_long", "repeats_itself", "quotes_the_answer", "no_gain"]
+Refusal = Literal[
+    "cut_off",
+    "tags",
+    "too_short",
+    "too_long",
+    "repeats_itself",
+    "echoes_the_question",
+    "speaks_of_the_answer",
+    "quotes_the_answer",
+    "no_gain",
+]
 """Why a reasoning is refused, in the order in which it is looked at."""
 
 Outcome = Literal["kept", "second_best"] | Refusal
@@ -35,7 +44,12 @@ Outcome = Literal["kept", "second_best"] | Refusal
 REASONINGS = pa.schema([("id", pa.string()), ("reasoning", pa.string()), ("gain", pa.float64())])
 """One row for every record with a kept reasoning, in the split's order; see `Sample` for `gain`."""
 
+BEATEN = ("no_reasoning", "empty_words", "a_stranger_s")
+"""What the `texts_to_beat` of a record are, in their order."""
+
 _WORD = re.compile(r"\w+|[<>≤≥=%]")
+_NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?")
+_OF_THE_ANSWER = re.compile(r"\banswer", re.IGNORECASE)
 _EXAMPLES = 3
 
 
@@ -87,11 +101,27 @@ def refusal(reasoning: str, ended: bool, question: str, reference: str, settings
         return "too_long"
     if 1 - distinct_share(reasoning) > settings.max_repetition:
         return "repeats_itself"
-    if quotes(reasoning, question, reference, settings.max_quoted_words):
+    if echoed_share(reasoning, question) > settings.max_echoed_share:
+        return "echoes_the_question"
+    if _OF_THE_ANSWER.search(reasoning):
+        return "speaks_of_the_answer"  # which whoever reasons does not know yet
+    if quotes(reasoning, question, reference, settings.max_quoted_words) or names_a_number(reasoning, question, reference):
         return "quotes_the_answer"
     if named_share(reasoning, question, reference) > settings.max_named_share:
         return "quotes_the_answer"
     return None
+
+
+def echoed_share(reasoning: str, question: str) -> float:
+    """Share of a reasoning's clinical concepts that the question has already; 1 where it has none at all."""
+    said = concepts(reasoning)
+    return len(said & concepts(question)) / len(said) if said else 1.0
+
+
+def names_a_number(reasoning: str, question: str, reference: str) -> bool:
+    """Whether a reasoning has a number that the reference has and the question has not: few words, but all of the answer."""
+    wanted = set(_NUMBER.findall(reference)) - set(_NUMBER.findall(question))
+    return bool(wanted & set(_NUMBER.findall(reasoning)))
 
 
 def quotes(reasoning: str, question: str, reference: str, longest: int) -> bool:
@@ -104,16 +134,12 @@ def quotes(reasoning: str, question: str, reference: str, longest: int) -> bool:
 
 
 def named_share(reasoning: str, question: str, reference: str) -> float:
-    """Share of the reference's clinical concepts (`concepts.concepts`) that the question has not and the reasoning has, or of
-    its quantities if that is more: a number is often the whole answer.
+    """Share of the reference's clinical concepts (`concepts.concepts`) that the question has not and the reasoning has.
 
     It sees an answer that is told in other words and another order. 0 where the question has all of them.
     """
-    shares = [0.0]
-    for found_in in (concepts, lambda text: frozenset(quantities(text))):
-        if expected := found_in(reference) - found_in(question):
-            shares.append(len(expected & found_in(reasoning)) / len(expected))
-    return max(shares)
+    expected = concepts(reference) - concepts(question)
+    return len(expected & concepts(reasoning)) / len(expected) if expected else 0.0
 
 
 @dataclass(frozen=True)
@@ -124,8 +150,8 @@ class Sample:
         record: place of its record.
         text: the reasoning, spaces at both ends taken off.
         outcome: see `Outcome`; None while it is open.
-        gain: mean log-probability of the reference's tokens after it, less that after no reasoning or a stranger's, whichever
-            is higher, in nats; None where something else decided.
+        gain: mean log-probability of the reference's tokens after it, less the highest of those after `texts_to_beat`, in nats;
+            None where something else decided.
     """
 
     record: int
@@ -135,10 +161,10 @@ class Sample:
 
 
 def texts_to_beat(samples: Sequence[Sample]) -> dict[int, tuple[str, ...]]:
-    """For every record with an open sample the texts that must help its reference less: none, and a stranger's reasoning.
+    """For every record with an open sample the texts that must help its reference less: none, empty words, a stranger's.
 
     The stranger is the record that is half of all away, where neighbours may ask the same; its first open sample counts. A
-    single record has none.
+    single record has none, and empty words once more.
     """
     first: dict[int, str] = {}
     for sample in samples:
@@ -148,7 +174,7 @@ def texts_to_beat(samples: Sequence[Sample]) -> dict[int, tuple[str, ...]]:
     away = len(records) // 2
     strangers = records[away:] + records[:away]
     return {
-        record: ("", first[stranger]) if stranger != record else ("",)
+        record: ("", EMPTY_WORDS, first[stranger] if stranger != record else EMPTY_WORDS)
         for record, stranger in zip(records, strangers, strict=True)
     }
 

@@ -13,14 +13,17 @@ from ecg_grpo.settings.section import Section
 class ReasoningFilterSettings(Section):
     """Section `bootstrap_reasoning.filter`: which of the sampled reasonings are kept; `ecg_grpo.reasoning` says why.
 
-    The two bounds on what is said of the answer were set on the sample data: they refuse every reference in other words and let
-    97 % of the answers to the nearest other question pass (docs/reasoning.md).
+    The bounds on what is said of the answer were set on the sample data: they refuse every reference in other words and let
+    94 % of the answers to the nearest other question pass (docs/reasoning.md).
     """
 
     min_words: int = Field(12, ge=1, description="Fewest words of a reasoning.")
     max_words: int = Field(120, ge=1, description="Most words of a reasoning.")
     max_repetition: float = Field(
         0.2, ge=0, le=1, description="Largest share of its three-word sequences that may repeat an earlier one, 0 to 1."
+    )
+    max_echoed_share: float = Field(
+        0.7, ge=0, le=1, description="Largest share of its clinical concepts that the question may have already, 0 to 1."
     )
     max_quoted_words: int = Field(
         4, ge=1, description="Longest run of the reference's words that it may have and the question has not."
@@ -35,7 +38,7 @@ class ReasoningFilterSettings(Section):
         0.0,
         allow_inf_nan=False,
         description="A reasoning must raise the mean log-probability of the reference's tokens by more than this, in nats, "
-        "against no reasoning and against another record's.",
+        "against no reasoning, against words that say nothing, and against another record's.",
     )
 
     @model_validator(mode="after")
