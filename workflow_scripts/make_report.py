@@ -33,7 +33,7 @@ parser.add_input("--judge", nargs="*", default=[], metavar="JSON", help="judge.j
 parser.add_input("--samples", nargs="*", default=[], metavar="JSON", help="samples.json, if answers were drawn too")
 parser.add_input("--audit", help="audit of the reward (audit.json)")
 parser.add_input(
-    "--reward-model", nargs="*", default=[], metavar="JSON", help="the reward model's accuracy.json, if one was trained"
+    "--reward-accuracy", nargs="*", default=[], metavar="JSON", help="the reward model's accuracy.json, if one was trained"
 )
 parser.add_input("--answers", nargs="+", metavar="PARQUET", help="answers of each model; its folder's name is its name")
 parser.add_input("--scores", nargs="+", metavar="PARQUET", help="scores of each model, further ones after the first")
@@ -69,7 +69,7 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
         "judge": next(map(read_json, arguments.judge), None),
         "samples": next(map(read_json, arguments.samples), None),
         "audit": read_json(arguments.audit),
-        "reward_model": next(map(read_json, arguments.reward_model), None),
+        "reward_model": next(map(read_json, arguments.reward_accuracy), None),
         "models": models,
         "pairs": pairs_of(models),
         "baseline_pairs": [(model, other) for model in models for other in comparison["order"] if other not in models],
