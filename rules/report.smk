@@ -20,7 +20,7 @@ rule make_report:
         samples=[f"{RESULTS}/evaluation/samples.json"] if SETTINGS.evaluation.sampling else [],
         judge=[f"{RESULTS}/evaluation/judge.json"] if SETTINGS.evaluation.judge else [],
         audit=f"{RESULTS}/reward_audit/audit.json",
-        reward_model=REWARD_MODEL[1:] if SETTINGS.trains_reward_model() else [],
+        reward_accuracy=REWARD_MODEL[1:] if SETTINGS.trains_reward_model() else [],
         reasonings=REASONING_ACCOUNTS,
         sft_log=f"{RESULTS}/sft/training_log.jsonl",
         grpo_log=f"{RESULTS}/grpo/training_log.jsonl",
@@ -102,7 +102,7 @@ rule make_report:
         " --answers {input.answers:q}"
         " --scores {input.scores:q}"
         " --audit {input.audit:q}"
-        " --reward-model {input.reward_model:q}"
+        " --reward-accuracy {input.reward_accuracy:q}"
         " --reasonings {input.reasonings:q}"
         " --sft-log {input.sft_log:q}"
         " --grpo-log {input.grpo_log:q}"

@@ -1,9 +1,11 @@
 """A model that tells right answers from wrong ones, if reward_model.enabled or the target reward_model asks for it.
 
-Inputs:  data/train.parquet, data/validation.parquet, the base model, and the SFT model if `sft_sample` is among the pairs' kinds
-Outputs: reward_model/{train,validation}_samples.parquet, reward_model/{train,validation}_pairs.parquet with an account each, reward_model/model/manifest.json, which stands for
+Inputs:  data/train.parquet, data/validation.parquet, the base model; the SFT model if `sft_sample` is among the pairs' kinds
+Outputs: reward_model/{train,validation}_samples.parquet with the SFT model's completions,
+         reward_model/{train,validation}_pairs.parquet with an account each, reward_model/model/manifest.json, which stands for
          the model, reward_model/accuracy.json, reward_model/training_log.jsonl
-Steps:   sample the SFT model; make pairs of a better and a worse answer; train; resume from scratch/ after a death; judge held-out pairs
+Steps:   sample the SFT model; make pairs of a better and a worse answer; train; resume from scratch/ after a death; judge
+         held-out pairs
 """
 
 REWARD_MODEL = [f"{RESULTS}/reward_model/model/manifest.json", f"{RESULTS}/reward_model/accuracy.json"]

@@ -183,7 +183,7 @@ def test_the_reward_model_stands_beside_the_rule_of_length(finished: Project, tm
     scores = [1.0 if int(pair["cluster"]) < right.get(pair["kind"], 15) else -1.0 for pair in pairs]
     accuracy = tmp_path / "accuracy.json"
     accuracy.write_text(json.dumps(accuracy_report(pairs, scores, [0.0] * len(pairs))))
-    page = make_page(finished, tmp_path / "page.html", options=("--reward-model", accuracy))
+    page = make_page(finished, tmp_path / "page.html", options=("--reward-accuracy", accuracy))
     section = re.search(r'<h3 id="reward-model">(.*?)</section>', page, re.S).group(1)
     assert "the reward does without it" in section
     low, high = (round(100 * end) for end in wilson_interval(0.2, 20))

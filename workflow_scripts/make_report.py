@@ -33,7 +33,7 @@ parser.add_input("--judge", nargs="*", default=[], metavar="JSON", help="judge.j
 parser.add_input("--samples", nargs="*", default=[], metavar="JSON", help="samples.json, if answers were drawn too")
 parser.add_input("--audit", help="audit of the reward (audit.json)")
 parser.add_input(
-    "--reward-model", nargs="*", default=[], metavar="JSON", help="the reward model's accuracy.json, if one was trained"
+    "--reward-accuracy", nargs="*", default=[], metavar="JSON", help="the reward model's accuracy.json, if one was trained"
 )
 parser.add_input(
     "--reasonings", nargs="*", default=[], metavar="JSON", help="accounts of the reasonings that SFT learned, if any"
@@ -72,7 +72,7 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
         "judge": next(map(read_json, arguments.judge), None),
         "samples": next(map(read_json, arguments.samples), None),
         "audit": read_json(arguments.audit),
-        "reward_model": next(map(read_json, arguments.reward_model), None),
+        "reward_model": next(map(read_json, arguments.reward_accuracy), None),
         "reasonings": {file.stem: read_json(file) for file in arguments.reasonings},
         "models": models,
         "pairs": pairs_of(models),
