@@ -133,9 +133,13 @@ def settings(samples: int = 6, **bounds: float) -> dict:
     return {"generation": generation, "sampling": sampling, "filter": LOOSE | bounds, "scoring": {"batch_size": 4}}
 
 
-def test_every_sample_is_counted_and_what_is_kept_helps(loaded, tiny_model: Path, records: Path, tmp_path: Path) -> None:
+def test_every_sample_is_counted_and_gains_are_what_the_model_says(
+    loaded, tiny_model: Path, records: Path, tmp_path: Path
+) -> None:
     provenance = tmp_path / "provenance.json"
-    subprocess.run(command(tiny_model, records, tmp_path / "a", settings(), "--provenance", str(provenance)), check=True)
+    subprocess.run(
+        command(tiny_model, records, tmp_path / "a", settings(min_gain=-50), "--provenance", str(provenance)), check=True
+    )
     kept, counted = read_rows(tmp_path / "a/train.parquet"), json.loads((tmp_path / "a/train.json").read_text())
     assert sum(counted["samples"].values()) == 6 * len(QUESTIONS)
     assert counted["records"] == {"in_split": len(QUESTIONS), "asked": len(QUESTIONS), "kept": len(kept)}
@@ -154,11 +158,9 @@ def test_every_sample_is_counted_and_what_is_kept_helps(loaded, tiny_model: Path
         thoughts = [Thought(record["prompt"], text, record["answer"]) for text in (row["reasoning"], "", EMPTY_WORDS)]
         found = {index: one for batch in reference_probabilities(model, tokenizer, thoughts, 1) for index, one in batch.items()}
         with_it, *without = (found[index].mean_log_probability for index in range(3))
-        assert 0 < row["gain"] <= with_it - max(without) + 1e-4, "a stranger's may have been harder to beat"
+        assert row["gain"] <= with_it - max(without) + 1e-4, "a stranger's may have been harder to beat"
         exact += row["gain"] == pytest.approx(with_it - max(without), abs=1e-4)
     assert exact, "for some record a stranger's was not what had to be beaten"
-    for example in counted["examples"].get("no_gain", []):
-        assert example["gain"] <= 0
 
 
 def test_if_nothing_is_good_enough_the_stage_says_what_was_wrong(tiny_model: Path, records: Path, tmp_path: Path) -> None:
@@ -207,9 +209,14 @@ def reasoned(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Pro
     loose = settings(2, min_gain=-50.0)
     project.configure(
         reasoning=True,
-        reward={"weights": {"reference_probability": 0.5}},
         bootstrap_reasoning=loose | {"max_records": 60, "generation": loose["generation"] | {"batch_size": 64}},
         sft={"max_length": 1400, "per_device_train_batch_size": 8, "num_train_epochs": 1},
+        # Random weights write no tags: a gate that is never shut lets them earn something, so that GRPO has something to do.
+        reward={
+            "weights": {"concept_f1": None, "reference_probability": 0},
+            "gates": {"format": 0.5, "repetition": None, "length": None},
+        },
+        reward_audit={"audit": {"max_beating_reference": 1.0, "max_beating_paraphrase": 1.0}},
         evaluation={"reference_loss": {"batch_size": 16}},
     )
     project.snakemake()
@@ -229,17 +236,15 @@ def test_sft_learns_the_kept_reasonings(reasoned: Project) -> None:
 
 
 @pytest.mark.pipeline
-def test_answers_without_tags_earn_nothing_and_the_audit_demands_reasoning(reasoned: Project) -> None:
+def test_grpo_and_the_audit_demand_reasoning(reasoned: Project) -> None:
     for row in read_rows(reasoned.results() / "grpo/completions.parquet"):
-        answer = take_apart(row["completion"], 8)
-        assert row["format"] == float(answer.is_well_formed)
-        if not answer.is_well_formed:
-            assert row["concept_f1"] == row["chrf"] == 0
-        assert 0 <= row["reference_probability"] <= 1
-        assert answer.reasoning or row["reference_probability"] == 0
+        assert row["format"] == float(take_apart(row["completion"], 8).is_well_formed)
+        assert row["format"] == 0, "random weights write no tags"
+        assert row["reference_probability"] == 0, "nor any reasoning"
     audit = json.loads((reasoned.results() / "reward_audit/audit.json").read_text())
     rows = {row["name"]: row for row in audit["attacks"]}
-    assert rows["no_reasoning"]["mean"] == rows["empty_reasoning"]["mean"] == 0
+    assert rows["no_reasoning"]["mean"] == pytest.approx(0.5)
+    assert rows["empty_reasoning"]["mean"] == pytest.approx(0.5)
     assert audit["honest"][0]["mean"] == pytest.approx(1)
 
 
