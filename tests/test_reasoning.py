@@ -95,7 +95,8 @@ def test_a_number_of_the_reference_tells_the_answer() -> None:
         ("At least 120 ms", True),
         ("110.5 or so", True),
         ("At 80 beats", False),
-        ("1200 ms, 0.120 s, V120", False),
+        ("That is 0.120 s", True),
+        ("1200 ms, 0.12 ms, V120", False),
     ]:
         assert names_a_number(text, question, reference) is told, text
 

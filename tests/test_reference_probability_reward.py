@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -108,3 +109,25 @@ def test_alone_it_does_not_pass_the_audit(manifest: Path) -> None:
     targets = [Target(QUESTION, REFERENCE, "Sinus rhythm.", "Yes.", "It is", PROMPT) for _ in range(3)]
     found = audit(mix, targets, ["a", "b", "c"], [[], [], []], AuditSettings(resamples=100))
     assert any("echo" in failure.lower() for failure in found["failures"]), "it never reads the answer"
+
+
+def test_a_live_policy_says_what_its_files_would_say_and_goes_on_training(manifest: Path) -> None:
+    import torch
+    from accelerate import Accelerator
+
+    from ecg_grpo.policy_trainer import PolicyTrainer
+    from ecg_grpo.reference_probability import Thought, load_scorer, reference_probabilities
+
+    model, tokenizer = load_scorer(manifest.parent, torch.float32)
+    trainer = PolicyTrainer.__new__(PolicyTrainer)  # what GRPO builds besides is not asked
+    trainer.model, trainer._tokenizer, trainer.accelerator = model.train(), tokenizer, Accelerator(cpu=True)
+    trainer.args = SimpleNamespace(per_device_train_batch_size=2)
+    thoughts = [Thought(PROMPT, text, REFERENCE) for text in ("Count the squares.", "", "Three small squares are 120 ms.")]
+    found = trainer.reference_probabilities(thoughts)
+    assert model.training
+    (expected,) = reference_probabilities(model.eval(), tokenizer, thoughts, 3)
+    for index, one in enumerate(found):
+        assert one.mean_probability == pytest.approx(expected[index].mean_probability, abs=1e-6)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(2)
+    assert trainer.reference_probabilities(thoughts) != found, "it follows the policy as it changes"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from statistics import fmean, median
 from string import Template
@@ -22,6 +23,7 @@ import pyarrow as pa
 from ecg_grpo.concepts import concepts
 from ecg_grpo.errors import InputError
 from ecg_grpo.prompts import EMPTY_WORDS, Message, conversation, has_tag
+from ecg_grpo.quantities import quantities
 from ecg_grpo.repetition import distinct_share
 from ecg_grpo.settings.bootstrap_reasoning import ReasoningFilterSettings
 
@@ -48,7 +50,6 @@ BEATEN = ("no_reasoning", "empty_words", "a_stranger_s")
 """What the `texts_to_beat` of a record are, in their order."""
 
 _WORD = re.compile(r"\w+|[<>≤≥=%]")
-_NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?")
 _OF_THE_ANSWER = re.compile(r"\banswer", re.IGNORECASE)
 _EXAMPLES = 3
 
@@ -119,9 +120,12 @@ def echoed_share(reasoning: str, question: str) -> float:
 
 
 def names_a_number(reasoning: str, question: str, reference: str) -> bool:
-    """Whether a reasoning has a number that the reference has and the question has not: few words, but all of the answer."""
-    wanted = set(_NUMBER.findall(reference)) - set(_NUMBER.findall(question))
-    return bool(wanted & set(_NUMBER.findall(reasoning)))
+    """Whether a reasoning has a number that the reference has and the question has not: few words, but all of the answer.
+
+    In whichever unit it is written (`quantities`), as the bound of a range or of a comparison too.
+    """
+    told = _numbers(reference) - _numbers(question)
+    return any(size == other and (unit == of or "" in (unit, of)) for size, unit in told for other, of in _numbers(reasoning))
 
 
 def quotes(reasoning: str, question: str, reference: str, longest: int) -> bool:
@@ -243,6 +247,10 @@ def _summary(values: Sequence[float | None]) -> dict[str, float] | None:
     if not known:
         return None
     return {"mean": fmean(known), "median": median(known), "least": min(known), "greatest": max(known)}
+
+
+def _numbers(text: str) -> set[tuple[Fraction, str]]:
+    return {(bound, quantity.unit) for quantity in quantities(text) for bound in (quantity.low, quantity.high)}
 
 
 def _words(text: str) -> list[str]:
