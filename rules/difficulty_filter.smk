@@ -41,6 +41,7 @@ rule filter_prompts:
     message:
         "Leaving out the prompts that GRPO cannot learn from"
     shell:
+        ". workflow_scripts/take_gpus.sh {resources.gpu}; "
         "python workflow_scripts/filter_prompts.py"
         " --train {input.train:q}"
         " --sft-model {input.sft_model:q}"

@@ -38,6 +38,7 @@ rule generate_answers:
     message:
         "Answering the test questions: {wildcards.model}"
     shell:
+        ". workflow_scripts/take_gpus.sh {resources.gpu}; "
         "python workflow_scripts/generate_answers.py"
         " --model {input.model:q}"
         " --questions {input.questions:q}"

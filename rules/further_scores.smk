@@ -69,6 +69,7 @@ rule score_meaning:
     message:
         "Scoring answers by meaning"
     shell:
+        ". workflow_scripts/take_gpus.sh {resources.gpu}; "
         "python workflow_scripts/score_meaning.py"
         " --answers {input.answers:q}"
         " --model-files {input.model:q}"
@@ -106,6 +107,7 @@ rule score_references:
     message:
         "Scoring the reference answers: {wildcards.model}"
     shell:
+        ". workflow_scripts/take_gpus.sh {resources.gpu}; "
         "python workflow_scripts/score_references.py"
         " --model {input.model:q}"
         " --questions {input.questions:q}"

@@ -49,6 +49,7 @@ rule train_grpo:
     message:
         "Reinforcement learning (GRPO)"
     shell:
+        ". workflow_scripts/take_gpus.sh {resources.gpu}; "
         "{params.launch} workflow_scripts/train_grpo.py"
         " --train {input.train:q}"
         " --validation {input.validation:q}"

@@ -49,6 +49,7 @@ rule bootstrap_reasoning:
     message:
         "Writing reasonings to learn from: {wildcards.split}"
     shell:
+        ". workflow_scripts/take_gpus.sh {resources.gpu}; "
         "python workflow_scripts/bootstrap_reasoning.py"
         " --records {input.records:q}"
         " --model {input.model:q}"

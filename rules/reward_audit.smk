@@ -36,6 +36,7 @@ rule sample_for_audit:
     message:
         "Sampling the SFT model for the audit of the reward"
     shell:
+        ". workflow_scripts/take_gpus.sh {resources.gpu}; "
         "python workflow_scripts/sample_answers.py"
         " --model {input.model:q}"
         " --questions {input.questions:q}"
@@ -82,6 +83,7 @@ rule audit_reward:
     message:
         "Attacking the reward"
     shell:
+        ". workflow_scripts/take_gpus.sh {resources.gpu}; "
         "python workflow_scripts/audit_reward.py"
         " --train {input.train:q}"
         " --validation {input.validation:q}"

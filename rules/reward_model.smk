@@ -57,6 +57,7 @@ rule sample_for_reward_model:
     message:
         "Sampling the SFT model for the reward model: {wildcards.split}"
     shell:
+        ". workflow_scripts/take_gpus.sh {resources.gpu}; "
         "python workflow_scripts/sample_answers.py"
         " --model {input.model:q}"
         " --questions {input.questions:q}"
@@ -151,6 +152,7 @@ rule train_reward_model:
     message:
         "Training the reward model"
     shell:
+        ". workflow_scripts/take_gpus.sh {resources.gpu}; "
         "{params.launch} workflow_scripts/train_reward_model.py"
         " --train {input.train:q}"
         " --validation {input.validation:q}"

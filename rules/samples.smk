@@ -37,6 +37,7 @@ rule sample_answers:
     message:
         "Drawing answers to the test questions: {wildcards.model}"
     shell:
+        ". workflow_scripts/take_gpus.sh {resources.gpu}; "
         "python workflow_scripts/sample_answers.py"
         " --model {input.model:q}"
         " --questions {input.questions:q}"

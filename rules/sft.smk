@@ -47,6 +47,7 @@ rule train_sft:
     message:
         "Supervised fine-tuning"
     shell:
+        ". workflow_scripts/take_gpus.sh {resources.gpu}; "
         "{params.launch} workflow_scripts/train_sft.py"
         " --train {input.train:q}"
         " --validation {input.validation:q}"

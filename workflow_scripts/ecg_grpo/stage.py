@@ -30,7 +30,7 @@ from typing import TextIO
 
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import sha256_of, write_json
-from ecg_grpo.fingerprint import code_fingerprint, git_commit
+from ecg_grpo.fingerprint import code_files, code_fingerprint, git_commit
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
 _REPORTED_PACKAGES = (
@@ -92,6 +92,12 @@ class StageParser(argparse.ArgumentParser):
                 stage.end_with_the_others(f"another process of this stage ended; its log is beside {arguments.log}")
             stage.fail(f"{type(error).__name__}: {error}. This is not your input's fault; details: {arguments.log}")
 
+    def _parameters(self, arguments: argparse.Namespace) -> dict[str, object]:
+        """What was given besides files, folders, settings and threads."""
+        shown_elsewhere = {*self._inputs, *self._outputs, "settings", "threads"}
+        given = {name: value for name, value in vars(arguments).items() if name not in shown_elsewhere}
+        return {name: value for name, value in given.items() if value is not None and not isinstance(value, Path)}
+
     def _write_provenance(self, arguments: argparse.Namespace, stage: Stage, seconds: float) -> None:
         program = Path(sys.argv[0])
         write_json(
@@ -101,7 +107,9 @@ class StageParser(argparse.ArgumentParser):
                 "program": str(program),
                 "code": code_fingerprint(program),
                 "commit": git_commit(program.resolve().parent),
+                "code_files": code_files(program),
                 "settings": getattr(arguments, "settings", "{}"),
+                "parameters": self._parameters(arguments),
                 "inputs": _hashes(arguments, self._inputs),
                 "outputs": _hashes(arguments, self._outputs),
                 "packages": {name: version for name in _REPORTED_PACKAGES if (version := _version_in_use(name))},
