@@ -1,6 +1,7 @@
 # make demo   the whole pipeline on a small real model; ends with the report's path
 # make test   the whole test suite, formatting and lint included
 # make test-slow  what takes minutes more: trainings killed at twenty random moments
+# make test-slurm  the workflow on a real Slurm of this one machine, which it installs (Debian, as root), starts and stops
 # make env    only the environment, .venv
 # make env-vllm  a second environment, .venv-vllm, for the tests of vLLM and DeepSpeed on a processor (make test makes it too)
 # make lock   work out the exact versions again (needs uv)
@@ -11,7 +12,7 @@ LOCK := envs/requirements.lock
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: demo test test-slow env env-vllm lock schema
+.PHONY: demo test test-slow test-slurm env env-vllm lock schema
 
 demo: env
 	@snakemake --cores all
@@ -27,6 +28,10 @@ test: env env-vllm
 
 test-slow: env
 	@python -m pytest -m slow
+
+test-slurm: env
+	@command -v sbatch >/dev/null || tests/slurm/cluster.sh install
+	@python -m pytest -m slurm
 
 env: .venv/complete
 

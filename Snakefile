@@ -39,6 +39,10 @@ include: "rules/further_scores.smk"
 include: "rules/report.smk"
 
 
+if unknown := SETTINGS.resources.keys() - {rule.name for rule in workflow.rules}:
+    sys.exit(f"configuration error: resources: no such rule: {', '.join(sorted(unknown))}")
+
+
 localrules:
     report,
     data,

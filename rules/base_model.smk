@@ -20,8 +20,7 @@ rule fetch_base_model:
         "../envs/train.yaml"
     threads: 2
     resources:
-        mem_mb=6000,
-        runtime=120,
+        **needs("fetch_base_model", mem_mb=6000, runtime=120),
     params:
         settings=SETTINGS.base_model.as_json(),
         code=code_fingerprint("workflow_scripts/fetch_base_model.py"),

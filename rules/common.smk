@@ -8,6 +8,7 @@ REASONING_MODEL_FILES   files of bootstrap_reasoning.model, if it names a direct
 ENDPOINTS  those that a server answers for: their sections, by name
 LOGS, BENCHMARKS, PROVENANCE, SCRATCH, TENSORBOARD   folders below it
 score_tables        the tables that hold scores of some systems
+needs               a rule's memory, time and GPUs
 provenance_of       a stage's provenance file, which `snakemake --report` shows
 """
 
@@ -85,3 +86,16 @@ def provenance_of(stage, system=""):
         category="4 Provenance",
         labels={"stage": stage, "system": system},
     )
+
+
+def needs(rule, **amounts):
+    """A rule's resources: these, or what `resources:` in the configuration says instead. Memory and time grow with every attempt."""
+    asked = SETTINGS.resources_of(rule)
+    if asked.keys() - amounts.keys():
+        sys.exit(f"configuration error: resources.{rule}.gpu: this rule computes without a GPU")
+    amounts |= asked
+    growing = ("mem_mb", "runtime")
+    return {
+        name: (lambda wildcards, attempt, amount=amount: amount * attempt) if name in growing else amount
+        for name, amount in amounts.items()
+    }

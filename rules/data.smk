@@ -33,8 +33,7 @@ rule prepare_data:
         "../envs/data.yaml"
     threads: 2
     resources:
-        mem_mb=6000,
-        runtime=60,
+        **needs("prepare_data", mem_mb=6000, runtime=60),
     params:
         settings=SETTINGS.data.as_json(),
         code=code_fingerprint("workflow_scripts/prepare_data.py"),
@@ -92,8 +91,7 @@ rule make_data_report:
         "../envs/evaluation.yaml"
     threads: 1
     resources:
-        mem_mb=6000,
-        runtime=60,
+        **needs("make_data_report", mem_mb=6000, runtime=60),
     params:
         run=SETTINGS.run,
         code=code_fingerprint("workflow_scripts/make_data_report.py"),

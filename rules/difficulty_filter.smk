@@ -27,9 +27,7 @@ rule filter_prompts:
         "../envs/train.yaml" if SETTINGS.difficulty_filter.engine == "transformers" else "../envs/train_vllm.yaml"
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=480,
-        gpu=0,
+        **needs("filter_prompts", mem_mb=8000, runtime=480, gpu=0),
         # Too few prompts are refused here. A resource and not a parameter, because another batch size of GRPO must not
         # sample again.
         grpo_prompts_per_step=SETTINGS.grpo.prompts_per_step,

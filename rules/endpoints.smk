@@ -22,8 +22,7 @@ rule ask_endpoint:
         "../envs/endpoint.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=720,
+        **needs("ask_endpoint", mem_mb=2000, runtime=720),
     params:
         scratch=SCRATCH,
         max_new_tokens=SETTINGS.evaluation.generation.max_new_tokens,

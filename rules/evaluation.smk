@@ -28,9 +28,7 @@ rule generate_answers:
         "../envs/train.yaml" if SETTINGS.evaluation.generation.engine == "transformers" else "../envs/train_vllm.yaml"
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=240,
-        gpu=0,
+        **needs("generate_answers", mem_mb=8000, runtime=240, gpu=0),
     params:
         scratch=SCRATCH,
         settings=SETTINGS.evaluation.generation.as_json(),
@@ -68,8 +66,7 @@ rule generate_baselines:
         "../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **needs("generate_baselines", mem_mb=4000, runtime=60),
     params:
         code=code_fingerprint("workflow_scripts/generate_baselines.py"),
     message:
@@ -101,8 +98,7 @@ rule score_answers:
         "../envs/evaluation.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        **needs("score_answers", mem_mb=2000, runtime=60),
     params:
         code=code_fingerprint("workflow_scripts/score_answers.py"),
     message:
@@ -139,8 +135,7 @@ rule check_contamination:
         "../envs/evaluation.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **needs("check_contamination", mem_mb=4000, runtime=60),
     params:
         code=code_fingerprint("workflow_scripts/check_contamination.py"),
     message:
@@ -179,8 +174,7 @@ rule compare_models:
         "../envs/evaluation.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **needs("compare_models", mem_mb=4000, runtime=60),
     params:
         settings=SETTINGS.evaluation.comparison.as_json(),
         rewards=" ".join(SETTINGS.reward.trained_on()),
@@ -220,8 +214,7 @@ rule check_requirements:
         "../envs/evaluation.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        **needs("check_requirements", mem_mb=1000, runtime=10),
     params:
         require=json.dumps(SETTINGS.evaluation.require),
         code=code_fingerprint("workflow_scripts/check_requirements.py"),

@@ -30,8 +30,7 @@ rule score_as_ecg_bench:
         "../envs/evaluation.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        **needs("score_as_ecg_bench", mem_mb=2000, runtime=60),
     params:
         code=code_fingerprint("workflow_scripts/score_as_ecg_bench.py"),
     message:
@@ -60,9 +59,7 @@ rule score_meaning:
         "../envs/meaning.yaml"
     threads: 8
     resources:
-        mem_mb=4000,
-        runtime=60,
-        gpu=0,
+        **needs("score_meaning", mem_mb=4000, runtime=60, gpu=0),
     params:
         settings="null" if SETTINGS.evaluation.meaning is None else SETTINGS.evaluation.meaning.as_json(),
         code=code_fingerprint("workflow_scripts/score_meaning.py"),
@@ -98,9 +95,7 @@ rule score_references:
         "../envs/train.yaml"
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=120,
-        gpu=0,
+        **needs("score_references", mem_mb=8000, runtime=120, gpu=0),
     params:
         settings="null" if SETTINGS.evaluation.reference_loss is None else SETTINGS.evaluation.reference_loss.as_json(),
         code=code_fingerprint("workflow_scripts/score_references.py"),
@@ -134,8 +129,7 @@ rule read_ratings:
         "../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        **needs("read_ratings", mem_mb=1000, runtime=10),
     params:
         code=code_fingerprint("workflow_scripts/read_ratings.py"),
     message:

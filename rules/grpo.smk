@@ -33,9 +33,7 @@ rule train_grpo:
         "../envs/train_vllm.yaml" if SETTINGS.grpo.needs_gpu_packages() else "../envs/train.yaml"
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=1440,
-        gpu=0,
+        **needs("train_grpo", mem_mb=8000, runtime=1440, gpu=0),
         nodes=SETTINGS.grpo.launch.machines,
     params:
         launch=SETTINGS.grpo.launch.command(),

@@ -45,8 +45,7 @@ rule judge_answers:
         "../envs/endpoint.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=1440,
+        **needs("judge_answers", mem_mb=2000, runtime=1440),
     params:
         scratch=SCRATCH,
         compared=" ".join(f"{system}:{other}" for system, other in JUDGED_PAIRS),

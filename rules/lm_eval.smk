@@ -31,8 +31,7 @@ rule write_lm_eval_task:
         "../envs/evaluation.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        **needs("write_lm_eval_task", mem_mb=1000, runtime=10),
     params:
         run=SETTINGS.run,
         split=SETTINGS.evaluation.split,

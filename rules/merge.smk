@@ -22,8 +22,7 @@ rule merge_sft_adapter:
         "../envs/train.yaml"
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=60,
+        **needs("merge_sft_adapter", mem_mb=8000, runtime=60),
     params:
         settings=SETTINGS.merge.as_json(),
         code=code_fingerprint("workflow_scripts/merge_adapter.py"),

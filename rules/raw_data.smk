@@ -20,8 +20,7 @@ rule fetch_raw_data:
         "../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=120,
+        **needs("fetch_raw_data", mem_mb=1000, runtime=120),
     params:
         # A function, because Snakemake takes the address's {commit} and {file} in a plain string for wildcards.
         settings=lambda wildcards: SETTINGS.raw_data.as_json(),

@@ -39,9 +39,7 @@ rule bootstrap_reasoning:
         )
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=1440,
-        gpu=0,
+        **needs("bootstrap_reasoning", mem_mb=8000, runtime=1440, gpu=0),
     params:
         settings=SETTINGS.bootstrap_reasoning.as_json(),
         code=code_fingerprint("workflow_scripts/bootstrap_reasoning.py"),

@@ -76,8 +76,7 @@ rule make_report:
         "../envs/report.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **needs("make_report", mem_mb=4000, runtime=60),
     params:
         run=SETTINGS.run,
         split=SETTINGS.evaluation.split,

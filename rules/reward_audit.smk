@@ -25,9 +25,7 @@ rule sample_for_audit:
         )
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=480,
-        gpu=0,
+        **needs("sample_for_audit", mem_mb=8000, runtime=480, gpu=0),
     params:
         scratch=SCRATCH,
         sampling=SETTINGS.reward_audit.sampling.as_json(),
@@ -72,9 +70,7 @@ rule audit_reward:
         "../envs/train.yaml"
     threads: 8 if REWARD_MODEL_USED else 1
     resources:
-        mem_mb=8000 if REWARD_MODEL_USED else 4000,
-        runtime=120,
-        gpu=0,
+        **needs("audit_reward", mem_mb=8000 if REWARD_MODEL_USED else 4000, runtime=120, gpu=0),
     params:
         scratch=SCRATCH,
         reward=SETTINGS.reward_in_use.as_json(),
@@ -113,8 +109,7 @@ rule require_sound_reward:
         "../envs/data.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        **needs("require_sound_reward", mem_mb=1000, runtime=10),
     params:
         code=code_fingerprint("workflow_scripts/require_sound_reward.py"),
     message:

@@ -45,9 +45,7 @@ rule sample_for_reward_model:
         )
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=480,
-        gpu=0,
+        **needs("sample_for_reward_model", mem_mb=8000, runtime=480, gpu=0),
     params:
         scratch=SCRATCH,
         questions=SETTINGS.reward_model.samples.questions,
@@ -93,8 +91,7 @@ rule make_preference_pairs:
         "../envs/evaluation.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **needs("make_preference_pairs", mem_mb=4000, runtime=60),
     params:
         held_out=lambda wildcards: "--held-out" if wildcards.split == "validation" else "",
         settings=SETTINGS.reward_model.pairs.as_json(),
@@ -138,9 +135,7 @@ rule train_reward_model:
         "../envs/train_vllm.yaml" if SETTINGS.reward_model.training.needs_gpu_packages() else "../envs/train.yaml"
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=1440,
-        gpu=0,
+        **needs("train_reward_model", mem_mb=8000, runtime=1440, gpu=0),
         nodes=SETTINGS.reward_model.training.launch.machines,
     params:
         launch=SETTINGS.reward_model.training.launch.command(),

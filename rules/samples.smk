@@ -26,9 +26,7 @@ rule sample_answers:
         "../envs/train.yaml" if SETTINGS.evaluation.generation.engine == "transformers" else "../envs/train_vllm.yaml"
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=720,
-        gpu=0,
+        **needs("sample_answers", mem_mb=8000, runtime=720, gpu=0),
     params:
         scratch=SCRATCH,
         sampling=SAMPLING,
@@ -64,8 +62,7 @@ rule compare_samples:
         "../envs/evaluation.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        **needs("compare_samples", mem_mb=4000, runtime=60),
     params:
         settings=SAMPLING,
         code=code_fingerprint("workflow_scripts/compare_samples.py"),

@@ -30,9 +30,7 @@ rule train_sft:
         "../envs/train_vllm.yaml" if SETTINGS.sft.needs_gpu_packages() else "../envs/train.yaml"
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=1440,
-        gpu=0,
+        **needs("train_sft", mem_mb=8000, runtime=1440, gpu=0),
         nodes=SETTINGS.sft.launch.machines,
         # Too little data for GRPO is refused here, before SFT is paid for. A resource and not a parameter, because another
         # batch size of GRPO must not train SFT again.

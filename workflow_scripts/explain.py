@@ -58,6 +58,7 @@ def _about(job: Job, lineage: Lineage, full: bool) -> list[str]:
         f"at        {record['finished']}, {record['seconds']:g} s, {record['threads']} threads, {record['machine']}",
         f"program   {record['program']}, commit {record['commit'] or 'unknown'}, code {_short(record['code'], full)}",
     ]
+    lines += [f"{name:<9} {record[key]}" for name, key in (("GPUs", "visible_gpus"), ("Slurm job", "slurm_job")) if record[key]]
     if full:
         lines += [f"settings  {json.dumps(settings, sort_keys=True)}"]
         lines += [f"{name:<9} {value}" for name, value in record["parameters"].items()]

@@ -16,7 +16,7 @@ take_gpus() {
     fi
     if ((${#gpus[@]} < wanted)); then
         echo "error: resource gpu: the rule asks for $wanted GPUs and this machine has ${#gpus[@]}." \
-            "Ask for fewer (--set-resources RULE:gpu=N) or run where there are more." >&2
+            "Ask for fewer (resources: in the configuration) or run where there are more." >&2
         return 1
     fi
     folder=${TMPDIR:-/tmp}/ecg-grpo-gpus-$UID

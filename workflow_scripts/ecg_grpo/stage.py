@@ -116,6 +116,8 @@ class StageParser(argparse.ArgumentParser):
                 "python": platform.python_version(),
                 "machine": platform.platform(),
                 "threads": arguments.threads,
+                "visible_gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+                "slurm_job": os.environ.get("SLURM_JOB_ID"),
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(seconds, 1),
                 "facts": stage.facts,

@@ -18,6 +18,7 @@ from ecg_grpo.settings.grpo import GRPOSettings
 from ecg_grpo.settings.merge import MergeSettings
 from ecg_grpo.settings.raw_data import RawDataSettings
 from ecg_grpo.settings.report import ReportSettings
+from ecg_grpo.settings.resources import ResourceSettings
 from ecg_grpo.settings.reward import RewardInUse, RewardSettings
 from ecg_grpo.settings.reward_audit import RewardAuditSettings
 from ecg_grpo.settings.reward_model import RewardModelSettings
@@ -57,6 +58,15 @@ class Settings(Section):
     grpo: GRPOSettings = Field(default_factory=GRPOSettings, description="Reinforcement learning.")
     evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings, description="Answers and comparison.")
     report: ReportSettings = Field(default_factory=ReportSettings, description="The page at the end.")
+    resources: dict[str, ResourceSettings] = Field(
+        default_factory=dict,
+        description="What jobs of a rule need, by the rule's name, where that is not what suits the demo. A change runs nothing "
+        "again.",
+    )
+
+    def resources_of(self, rule: str) -> dict[str, int]:
+        """What the configuration says of a rule's needs; nothing, if it does not name the rule."""
+        return self.resources[rule].model_dump(exclude_none=True) if rule in self.resources else {}
 
     def trains_reward_model(self) -> bool:
         """Whether a run to the report needs the reward model: for itself, or as a part of the reward."""

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# A Slurm cluster of this one machine, with two GPUs that are only files, to test against the real thing:
+#     tests/slurm/cluster.sh install        Debian's packages; needs root
+#     tests/slurm/cluster.sh start FOLDER   munge, slurmctld and slurmd, with all that they write below FOLDER
+#     tests/slurm/cluster.sh stop FOLDER    ends what `start` started
+# After `start`, SLURM_CONF=FOLDER/slurm.conf makes sbatch, squeue and the others speak to it. Two partitions: cpu and gpu.
+set -euo pipefail
+
+install_packages() {
+    apt-get install -qq -y --no-install-recommends slurm-wlm slurm-client munge >/dev/null
+}
+
+configure() {
+    local folder=$1 host cores memory
+    host=$(hostname -s)
+    cores=$(nproc)
+    memory=$(($(awk '/MemTotal/ {print $2}' /proc/meminfo) / 1024 - 1000))
+    mkdir -p "$folder"/{state/controller,state/node,run,log,dev}
+    for card in 0 1; do
+        [[ -e $folder/dev/nvidia$card ]] || mknod "$folder/dev/nvidia$card" c 195 "$card"
+    done
+    cat >"$folder/slurm.conf" <<EOF
+ClusterName=one_machine
+SlurmctldHost=$host(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+CryptoType=crypto/munge
+StateSaveLocation=$folder/state/controller
+SlurmdSpoolDir=$folder/state/node
+SlurmctldPidFile=$folder/run/slurmctld.pid
+SlurmdPidFile=$folder/run/slurmd.pid
+SlurmctldLogFile=$folder/log/slurmctld.log
+SlurmdLogFile=$folder/log/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+ReturnToService=2
+KillWait=2
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SchedulerType=sched/backfill
+JobAcctGatherType=jobacct_gather/linux
+AccountingStorageType=accounting_storage/none
+GresTypes=gpu
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$cores Boards=1 SocketsPerBoard=1 CoresPerSocket=$cores ThreadsPerCore=1 RealMemory=$memory Gres=gpu:fake:2 State=UNKNOWN
+PartitionName=cpu Nodes=$host Default=YES MaxTime=INFINITE State=UP
+PartitionName=gpu Nodes=$host Default=NO MaxTime=INFINITE State=UP
+EOF
+    echo "NodeName=$host Name=gpu Type=fake File=$folder/dev/nvidia[0-1] Flags=nvidia_gpu_env" >"$folder/gres.conf"
+}
+
+start() {
+    local folder host
+    mkdir -p "$1"
+    folder=$(realpath "$1")
+    host=$(hostname -s)
+    configure "$folder"
+    export SLURM_CONF=$folder/slurm.conf
+    # munged refuses a folder that others can write to, so it keeps its own places.
+    install --directory --owner munge --group munge /run/munge
+    [[ -e /etc/munge/munge.key ]] || runuser -u munge -- mungekey
+    [[ -S /run/munge/munge.socket.2 ]] && munge --no-input >/dev/null 2>&1 || runuser -u munge -- munged --force
+    slurmctld
+    sleep 1
+    slurmd -N "$host"
+    for _ in $(seq 30); do
+        [[ $(sinfo --noheader --format %t --partition gpu 2>/dev/null) == idle ]] && return
+        sleep 1
+    done
+    echo "the node did not become idle; see $folder/log" >&2
+    return 1
+}
+
+stop() {
+    local folder pid
+    folder=$(realpath "$1")
+    SLURM_CONF=$folder/slurm.conf scancel --user "$(id -un)" 2>/dev/null || true
+    for daemon in slurmd slurmctld; do
+        [[ -s $folder/run/$daemon.pid ]] && kill "$(<"$folder/run/$daemon.pid")" 2>/dev/null || true
+    done
+    [[ -s /run/munge/munged.pid ]] && kill "$(</run/munge/munged.pid)" 2>/dev/null || true
+    for _ in $(seq 30); do
+        pgrep -x "slurmd|slurmctld" >/dev/null || return 0
+        sleep 0.5
+    done
+}
+
+case ${1:-} in
+install) install_packages ;;
+start | stop) "$1" "${2:?a folder is missing}" ;;
+*)
+    sed -n '2,6s/^# \{0,1\}//p' "$0"
+    exit 2
+    ;;
+esac

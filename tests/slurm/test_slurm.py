@@ -1,0 +1,137 @@
+"""The workflow on a real Slurm of one machine: to the report, through every way in which a job can die, and on two GPUs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Project, copy_project, tiny_settings
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
+
+CLUSTER = ROOT / "tests" / "slurm" / "cluster.sh"
+OPTIONS = [
+    *("--profile", "slurm", "--max-threads", str(os.cpu_count()), "--slurm-init-seconds-before-status-checks", "2"),
+    *("--latency-wait", "10", "--slurm-partition-config", "partitions.yaml"),
+]
+"""The profile as it is, but for what a machine of two cores has not and what a test does not wait for."""
+PARTITIONS = "partitions:\n  cpu: {max_threads: 64}\n  gpu: {max_threads: 64, max_gpu: 2}\n"
+CHECKPOINT = "results/demo/grpo/checkpoint/manifest.json"
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cluster that runs."""
+    if os.geteuid() != 0 or shutil.which("sbatch") is None:
+        pytest.skip("needs root and Slurm (`make test-slurm`)")
+    folder = tmp_path_factory.mktemp("slurm")
+    os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
+    subprocess.run([CLUSTER, "start", folder], check=True)
+    yield
+    subprocess.run([CLUSTER, "stop", folder], check=True)
+    del os.environ["SLURM_CONF"]
+
+
+@pytest.fixture(scope="module")
+def reported(slurm: None, tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Project:
+    """A run that went through Slurm to its report."""
+    project = copy_project(tmp_path_factory.mktemp("reported") / "project")
+    project.configure(**tiny_settings(tiny_model))
+    project.configure(grpo={"max_steps": 8})
+    (project.folder / "partitions.yaml").write_text(PARTITIONS)
+    project.snakemake(*OPTIONS)
+    return project
+
+
+@pytest.fixture
+def before_grpo(reported: Project, tmp_path: Path) -> Project:
+    """The same, with GRPO still to be run."""
+    shutil.copytree(reported.folder, tmp_path / "copy", symlinks=True)
+    project = Project(tmp_path / "copy")
+    project.forget("grpo")
+    return project
+
+
+def provenance(project: Project, stage: str) -> dict:
+    return json.loads((project.results() / "provenance" / f"{stage}.json").read_text())
+
+
+def queue() -> list[str]:
+    """Numbers of the jobs that wait or run."""
+    return subprocess.run(["squeue", "--noheader", "--format", "%i"], check=True, capture_output=True, text=True).stdout.split()
+
+
+def start(project: Project) -> subprocess.Popen[str]:
+    log = (project.folder / "snakemake.log").open("w")
+    command = ["snakemake", *OPTIONS, CHECKPOINT]
+    return subprocess.Popen(command, cwd=project.folder, stdout=log, stderr=log, text=True, start_new_session=True)
+
+
+def wait_for_checkpoint(project: Project, running: subprocess.Popen[str]) -> str:
+    """Waits until GRPO has a checkpoint; the number of its job."""
+    deadline = time.monotonic() + 300
+    while not list(project.results().glob("scratch/train_grpo-*/checkpoint-2/complete.json")):
+        assert running.poll() is None, (project.folder / "snakemake.log").read_text()[-3000:]
+        assert time.monotonic() < deadline, "no checkpoint appeared"
+        time.sleep(0.05)
+    (job,) = queue()
+    return job
+
+
+def weights(project: Project) -> str:
+    files = json.loads((project.folder / CHECKPOINT).read_text())["files"]
+    return files["adapter_model.safetensors"]["sha256"]
+
+
+def test_it_runs_to_the_report_and_every_stage_is_a_job(reported: Project) -> None:
+    assert (reported.results() / "report" / "index.html").is_file()
+    stages = [json.loads(file.read_text()) for file in (reported.results() / "provenance").glob("*.json")]
+    jobs = [stage["slurm_job"] for stage in stages]
+    assert all(jobs)
+    assert len(set(jobs)) == len(jobs) > 20
+    assert queue() == []
+
+
+@pytest.mark.parametrize("command", [["scancel"], ["scontrol", "requeue"]], ids=lambda words: words[-1])
+def test_a_job_that_is_cancelled_or_requeued_is_finished_from_its_checkpoint(
+    reported: Project, before_grpo: Project, command: list[str]
+) -> None:
+    running = start(before_grpo)
+    job = wait_for_checkpoint(before_grpo, running)
+    subprocess.run([*command, job], check=True)
+    assert running.wait(timeout=600) == 0, (before_grpo.folder / "snakemake.log").read_text()[-3000:]
+    finished = provenance(before_grpo, "train_grpo")
+    assert finished["facts"]["resumed_from_step"] >= 2
+    assert (finished["slurm_job"] == job) == (command[0] == "scontrol"), "a requeued job keeps its number"
+    assert weights(before_grpo) == weights(reported)
+
+
+def test_ctrl_c_leaves_no_job_behind(before_grpo: Project) -> None:
+    running = start(before_grpo)
+    wait_for_checkpoint(before_grpo, running)
+    os.killpg(running.pid, signal.SIGINT)
+    assert running.wait(timeout=120) != 0
+    deadline = time.monotonic() + 30
+    while queue():
+        assert time.monotonic() < deadline, "a job is left"
+        time.sleep(0.5)
+    assert not (before_grpo.folder / CHECKPOINT).exists()
+
+
+def test_a_rule_that_asks_for_two_gpus_gets_two_and_starts_two_processes_once(before_grpo: Project) -> None:
+    before_grpo.configure(
+        grpo={"launch": {"processes": 2}, "gradient_accumulation_steps": 2}, resources={"train_grpo": {"gpu": 2}}
+    )
+    before_grpo.snakemake(*OPTIONS, CHECKPOINT)
+    assert provenance(before_grpo, "train_grpo")["visible_gpus"] == "0,1"
+    logs = sorted(file.name for file in (before_grpo.results() / "logs").glob("train_grpo*.log"))
+    assert logs == ["train_grpo.launcher.log", "train_grpo.log", "train_grpo.rank1.log"]
+    lines = (before_grpo.results() / "grpo/training_log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 9)), "or the rule ran twice"
