@@ -145,6 +145,29 @@ def test_comments_docstrings_and_key_order_rerun_nothing(finished_copy: Project)
     assert finished_copy.jobs() == set()
 
 
+def test_what_a_run_needs_is_configured_and_reruns_nothing(finished_copy: Project) -> None:
+    finished_copy.configure(resources={"train_grpo": {"mem_mb": 9000, "runtime": 30, "gpu": 2}})
+    assert finished_copy.jobs() == set()
+    plan = finished_copy.snakemake("--dry-run", "-p", "--forcerun", "train_grpo", "train_sft").stdout
+    assert "take_gpus.sh 2;" in next(line for line in plan.splitlines() if "train_grpo.py" in line)
+    assert "take_gpus.sh 0;" in next(line for line in plan.splitlines() if "train_sft.py" in line)
+
+
+@pytest.mark.parametrize(
+    ("resources", "message"),
+    [
+        ({"train_gpro": {"gpu": 1}}, "resources: no such rule: train_gpro"),
+        ({"score_answers": {"gpu": 1}}, "resources.score_answers.gpu: this rule computes without a GPU"),
+        ({"train_grpo": {"memory": 1}}, "resources.train_grpo.memory: no such key"),
+    ],
+)
+def test_resources_that_cannot_be_are_refused(project: Project, resources: dict, message: str) -> None:
+    project.configure(resources=resources)
+    run = project.snakemake("-n", check=False)
+    assert run.returncode == 1
+    assert f"configuration error: {message}" in run.stderr.replace("config/config.yaml: ", "")
+
+
 def test_a_changed_raw_file_reruns_everything_but_the_base_model(finished_copy: Project) -> None:
     file = next(finished_copy.folder.glob("resources/sample/ECG*.json"))
     rows = json.loads(file.read_text())

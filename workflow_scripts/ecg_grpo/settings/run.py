@@ -60,7 +60,7 @@ class Settings(Section):
     report: ReportSettings = Field(default_factory=ReportSettings, description="The page at the end.")
     resources: dict[str, ResourceSettings] = Field(
         default_factory=dict,
-        description="What jobs of a rule need, by the rule's name, where that is not what suits the demo. A change runs nothing "
+        description="What jobs of a rule need, by the rule's name, where it is not what suits the demo. A change runs nothing "
         "again.",
     )
 
