@@ -3,7 +3,8 @@
 #     tests/slurm/cluster.sh install        Debian's packages; needs root
 #     tests/slurm/cluster.sh start FOLDER   munge, slurmctld and slurmd, with all that they write below FOLDER
 #     tests/slurm/cluster.sh stop FOLDER    ends what `start` started
-# After `start`, SLURM_CONF=FOLDER/slurm.conf makes sbatch, squeue and the others speak to it. Two partitions: cpu and gpu.
+# Two partitions, cpu and gpu. /etc/slurm/slurm.conf becomes a link into FOLDER, since jobs look for it there whatever SLURM_CONF
+# says; a machine that has one of its own is left alone.
 set -euo pipefail
 
 install_packages() {
@@ -56,8 +57,13 @@ start() {
     mkdir -p "$1"
     folder=$(realpath "$1")
     host=$(hostname -s)
+    if [[ -e /etc/slurm/slurm.conf && $(readlink /etc/slurm/slurm.conf) != "$folder"/* ]]; then
+        echo "/etc/slurm/slurm.conf: this machine has a Slurm of its own" >&2
+        return 1
+    fi
     configure "$folder"
-    export SLURM_CONF=$folder/slurm.conf
+    mkdir -p /etc/slurm
+    ln -sfn "$folder/slurm.conf" "$folder/gres.conf" /etc/slurm/
     # munged refuses a folder that others can write to, so it keeps its own places.
     install --directory --owner munge --group munge /run/munge
     [[ -e /etc/munge/munge.key ]] || runuser -u munge -- mungekey
@@ -76,14 +82,17 @@ start() {
 stop() {
     local folder pid
     folder=$(realpath "$1")
-    SLURM_CONF=$folder/slurm.conf scancel --user "$(id -un)" 2>/dev/null || true
+    scancel --user "$(id -un)" 2>/dev/null || true
     for daemon in slurmd slurmctld; do
         [[ -s $folder/run/$daemon.pid ]] && kill "$(<"$folder/run/$daemon.pid")" 2>/dev/null || true
     done
     [[ -s /run/munge/munged.pid ]] && kill "$(</run/munge/munged.pid)" 2>/dev/null || true
     for _ in $(seq 30); do
-        pgrep -x "slurmd|slurmctld" >/dev/null || return 0
+        pgrep -x slurmd >/dev/null || pgrep -x slurmctld >/dev/null || break
         sleep 0.5
+    done
+    for file in slurm.conf gres.conf; do
+        [[ $(readlink "/etc/slurm/$file") == "$folder/$file" ]] && rm "/etc/slurm/$file" || true
     done
 }
 
@@ -91,7 +100,7 @@ case ${1:-} in
 install) install_packages ;;
 start | stop) "$1" "${2:?a folder is missing}" ;;
 *)
-    sed -n '2,6s/^# \{0,1\}//p' "$0"
+    sed -n '2,7s/^# \{0,1\}//p' "$0"
     exit 2
     ;;
 esac

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
 
 CLUSTER = ROOT / "tests" / "slurm" / "cluster.sh"
 OPTIONS = [
-    *("--profile", "slurm", "--max-threads", str(os.cpu_count()), "--slurm-init-seconds-before-status-checks", "2"),
+    *("--profile", "slurm", "--max-threads", str(os.cpu_count()), "--slurm-init-seconds-before-status-checks", "10"),
     *("--latency-wait", "10", "--slurm-partition-config", "partitions.yaml"),
 ]
 """The profile as it is, but for what a machine of two cores has not and what a test does not wait for."""
@@ -32,11 +32,9 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     if os.geteuid() != 0 or shutil.which("sbatch") is None:
         pytest.skip("needs root and Slurm (`make test-slurm`)")
     folder = tmp_path_factory.mktemp("slurm")
-    os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
     subprocess.run([CLUSTER, "start", folder], check=True)
     yield
     subprocess.run([CLUSTER, "stop", folder], check=True)
-    del os.environ["SLURM_CONF"]
 
 
 @pytest.fixture(scope="module")
