@@ -25,12 +25,15 @@ rule fetch_base_model:
         settings=SETTINGS.base_model.as_json(),
         code=code_fingerprint("workflow_scripts/fetch_base_model.py"),
         scratch=SCRATCH,
+        store=STORE,
     message:
         f"Base model from {SETTINGS.base_model.source}"
     shell:
         "python workflow_scripts/fetch_base_model.py"
+        " --source {input.source:q}"
         " --manifest {output.manifest:q}"
         " --scratch {params.scratch:q}"
+        " --store {params.store:q}"
         " --settings {params.settings:q}"
         " --threads {threads}"
         " --log {log:q}"

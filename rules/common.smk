@@ -7,6 +7,7 @@ OTHER_MODEL_FILES   files of those models of evaluation.models that are director
 REASONING_MODEL_FILES   files of bootstrap_reasoning.model, if it names a directory
 ENDPOINTS  those that a server answers for: their sections, by name
 LOGS, BENCHMARKS, PROVENANCE, SCRATCH, TENSORBOARD   folders below it
+STORE      results that runs have in common
 score_tables        the tables that hold scores of some systems
 needs               a rule's memory, time and GPUs
 provenance_of       a stage's provenance file, which `snakemake --report` shows
@@ -51,6 +52,7 @@ BENCHMARKS = f"{RESULTS}/benchmarks"
 PROVENANCE = f"{RESULTS}/provenance"
 SCRATCH = f"{RESULTS}/scratch"
 TENSORBOARD = f"{RESULTS}/tensorboard"
+STORE = "results/.store"
 
 MODELS = ["base", "sft", "grpo", *SETTINGS.evaluation.models]
 BASELINES = ["echo", "constant", "nearest"]

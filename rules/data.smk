@@ -37,6 +37,7 @@ rule prepare_data:
     params:
         settings=SETTINGS.data.as_json(),
         code=code_fingerprint("workflow_scripts/prepare_data.py"),
+        store=STORE,
     message:
         "Preparing the data"
     shell:
@@ -51,6 +52,7 @@ rule prepare_data:
         " --quarantine {output.quarantine:q}"
         " --dropped {output.dropped:q}"
         " --account {output.account:q}"
+        " --store {params.store:q}"
         " --settings {params.settings:q}"
         " --threads {threads}"
         " --log {log:q}"

@@ -16,9 +16,11 @@ from ecg_grpo.settings.base_model import BaseModelSettings
 from ecg_grpo.stage import Stage, StageParser
 
 parser = StageParser("fetch_base_model", __doc__)
+parser.add_input("--source", nargs="*", default=[], metavar="FILE", help="files of a model folder, if the settings name one")
 parser.add_output("--manifest", help="manifest.json in the model directory to write")
 parser.add_argument("--scratch", type=Path, required=True, help="folder for downloads; emptied afterwards")
 parser.add_settings("base_model")
+parser.add_store()
 
 
 def fetch_base_model(arguments: argparse.Namespace, stage: Stage) -> None:

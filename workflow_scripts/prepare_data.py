@@ -36,6 +36,7 @@ parser.add_output("--quarantine", help="records that are kept apart (parquet)")
 parser.add_output("--dropped", help="records that repeat others word for word (parquet)")
 parser.add_output("--account", help="what became of every record (JSON)")
 parser.add_settings("data")
+parser.add_store()
 
 
 def prepare_data(arguments: argparse.Namespace, stage: Stage) -> None:

@@ -31,6 +31,7 @@ from typing import TextIO
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import sha256_of, write_json
 from ecg_grpo.fingerprint import code_files, code_fingerprint, git_commit
+from ecg_grpo.result_store import ResultStore, result_key
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
 _REPORTED_PACKAGES = (
@@ -64,6 +65,10 @@ class StageParser(argparse.ArgumentParser):
         """The stage's section of the configuration."""
         self.add_argument("--settings", default="{}", metavar="JSON", help=f"section `{section}` of the configuration, as JSON")
 
+    def add_store(self) -> None:
+        """Lets runs that would compute the same have it from each other; every input must be an argument."""
+        self.add_argument("--store", type=Path, metavar="FOLDER", help="results that runs have in common (default: none)")
+
     def run(self, function: Callable[[argparse.Namespace, Stage], None]) -> None:
         """Parses the command line and runs the stage; ends the process with status 1 if it fails."""
         arguments = self.parse_args()
@@ -76,7 +81,7 @@ class StageParser(argparse.ArgumentParser):
         stage = Stage(self.stage, arguments.threads, arguments.log)
         started = time.monotonic()
         try:
-            function(arguments, stage)
+            self._compute_or_fetch(function, arguments, stage)
             if arguments.provenance and stage.is_first_process:
                 self._write_provenance(arguments, stage, time.monotonic() - started)
         except InputError as error:
@@ -91,6 +96,24 @@ class StageParser(argparse.ArgumentParser):
             if _is_anothers_end(error):
                 stage.end_with_the_others(f"another process of this stage ended; its log is beside {arguments.log}")
             stage.fail(f"{type(error).__name__}: {error}. This is not your input's fault; details: {arguments.log}")
+
+    def _compute_or_fetch(
+        self, function: Callable[[argparse.Namespace, Stage], None], arguments: argparse.Namespace, stage: Stage
+    ) -> None:
+        if getattr(arguments, "store", None) is None:
+            function(arguments, stage)
+            return
+        inputs = [file for name in self._inputs for file in _files(getattr(arguments, name))]
+        key = result_key(code_fingerprint(sys.argv[0]), arguments.settings, self._parameters(arguments), inputs)
+        store = ResultStore(arguments.store, key)
+        outputs = {name: getattr(arguments, name) for name in self._outputs}
+        facts = store.fetch(outputs)
+        if facts is None:
+            function(arguments, stage)
+            store.keep(outputs, stage.facts)
+        else:
+            stage.say(f"the same was computed before: {arguments.store / key[:32]}")
+            stage.facts |= facts | {"computed_before": key[:32]}
 
     def _parameters(self, arguments: argparse.Namespace) -> dict[str, object]:
         """What was given besides files, folders, settings and threads."""
@@ -188,12 +211,12 @@ def _open_terminal() -> TextIO:
     return os.fdopen(os.dup(sys.stderr.fileno()), "w", **options)
 
 
+def _files(value: Path | list[Path]) -> list[Path]:
+    return value if isinstance(value, list) else [value]
+
+
 def _hashes(arguments: argparse.Namespace, names: list[str]) -> dict[str, str]:
-    files: list[Path] = []
-    for name in names:
-        value = getattr(arguments, name)
-        files += value if isinstance(value, list) else [value]
-    return {str(file): sha256_of(file) for file in files}
+    return {str(file): sha256_of(file) for name in names for file in _files(getattr(arguments, name))}
 
 
 def _version_in_use(package: str) -> str | None:

@@ -1,0 +1,106 @@
+"""Results that several runs have in common are computed once: a folder of finished results, found by what they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ecg_grpo.errors import InputError
+from ecg_grpo.files import MANIFEST, model_directory, read_json, sha256_of, write_json
+
+_CONTENTS = "contents.json"
+
+
+def result_key(code: str, settings: str, parameters: dict[str, Any], inputs: list[Path]) -> str:
+    """What a result depends on, as one hash: code, settings, parameters, the inputs' contents (not where they lie), packages.
+
+    Args:
+        code: the program's fingerprint.
+        settings: its settings as JSON with sorted keys.
+        parameters: its other arguments that are no files.
+        inputs: the files that it reads, in the order of its arguments.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    packages = sorted({f"{package.name} {package.version}" for package in metadata.distributions()})
+    parts = [code, settings, json.dumps(parameters, sort_keys=True), *(sha256_of(file) for file in inputs), *packages]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+class ResultStore:
+    """Where one job looks for its results before it computes them, and leaves them afterwards.
+
+    Files are copied out, so that each run's have a time of their own: Snakemake runs a stage again whose input is newer than
+    its output. The files of a model, for which its manifest stands, are hard links: they take no room twice.
+    """
+
+    def __init__(self, root: Path, key: str) -> None:
+        """
+        Args:
+            root: folder of all results.
+            key: of this one, from `result_key`.
+        """
+        self._folder = root / key[:32]
+
+    def fetch(self, outputs: dict[str, Path]) -> dict[str, Any] | None:
+        """Puts the results where they belong, if they are there and undamaged.
+
+        Args:
+            outputs: where each goes, by the name of the program's argument.
+
+        Returns:
+            The facts that were left with them, or None: there is nothing.
+        """
+        try:
+            contents = read_json(self._folder / _CONTENTS)
+            kept = {name: self._folder / name / path.name for name, path in outputs.items()}
+            if any(sha256_of(file) != contents["files"][name] for name, file in kept.items()):
+                raise KeyError
+            for file in kept.values():
+                if file.name == MANIFEST:
+                    model_directory(file)
+        except (InputError, KeyError, TypeError, OSError):
+            return None
+        for name, path in outputs.items():
+            _place(kept[name], path)
+        return contents["facts"]
+
+    def keep(self, outputs: dict[str, Path], facts: dict[str, Any]) -> None:
+        """Leaves finished results for other runs; what cannot be kept (a full disk) is simply not."""
+        with suppress(OSError):
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".partial-", dir=self._folder.parent, ignore_cleanup_errors=True) as name:
+                partial = Path(name) / "result"
+                for output, path in outputs.items():
+                    _place(path, partial / output / path.name)
+                hashes = {output: sha256_of(path) for output, path in outputs.items()}
+                write_json(partial / _CONTENTS, {"files": hashes, "facts": facts})
+                shutil.rmtree(self._folder, ignore_errors=True)  # a damaged one, or fetch would have found it
+                partial.rename(self._folder)
+
+
+def _place(file: Path, target: Path) -> None:
+    """Copies a file and, if it is a model's manifest, links the model's files beside it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if file.name == MANIFEST:
+        for name in read_json(file)["files"]:
+            linked = target.parent / name
+            linked.parent.mkdir(parents=True, exist_ok=True)
+            linked.unlink(missing_ok=True)
+            try:
+                os.link(file.parent / name, linked)
+            except OSError:  # another file system
+                shutil.copyfile(file.parent / name, linked)
+    partial = target.with_name(f".{target.name}.partial")
+    with suppress(FileNotFoundError):
+        partial.unlink()
+    shutil.copyfile(file, partial)
+    partial.replace(target)
