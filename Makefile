@@ -12,6 +12,9 @@ LOCK := envs/requirements.lock
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
+# Two tests at once, each on one core; a file's tests stay together.
+PYTEST := python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 .PHONY: demo test test-slow test-slurm env env-vllm lock schema
 
 demo: env
@@ -24,10 +27,10 @@ test: env env-vllm
 	@ruff format --check .
 	@snakefmt --check Snakefile rules
 	@snakemake --lint
-	@python -m pytest
+	@$(PYTEST)
 
 test-slow: env
-	@python -m pytest -m slow
+	@$(PYTEST) -m slow
 
 test-slurm: env
 	@command -v sbatch >/dev/null || tests/slurm/cluster.sh install

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +17,12 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "resources" / "sample"
 
+ONE_OF_SEVERAL = "PYTEST_XDIST_WORKER" in os.environ
+CORES = "1" if ONE_OF_SEVERAL else "2"
+"""For Snakemake. Threads of two trainings on the same two cores would wait for each other most of the time."""
+
 # Tests that import torch run in processes of their own (the programs); what runs in this one must not take every core.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", CORES)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 CHAT_TEMPLATE = (
@@ -36,7 +42,7 @@ class Project:
     ) -> subprocess.CompletedProcess[str]:
         """Runs snakemake there, as a user would."""
         run = subprocess.run(
-            ["snakemake", "--cores", "2", *arguments],
+            ["snakemake", "--cores", CORES, *arguments],
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -128,9 +134,46 @@ def tiny_settings(model: Path) -> dict[str, object]:
     }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, so that no worker ends long after the others; and one begins without the finished run, which takes
+    a while.
+    """
+
+    def place(item: pytest.Item) -> int:
+        needs_the_run = "finished" in getattr(item, "fixturenames", ())
+        if item.get_closest_marker("vllm") and needs_the_run:
+            return 0
+        if item.get_closest_marker("pipeline"):
+            return 2 if needs_the_run else 1
+        return 3
+
+    first = {}
+    for item in items:
+        first[item.path] = min(place(item), first.get(item.path, 3))
+    items.sort(key=lambda item: first[item.path])
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first of the tests' processes to ask for it makes, while the others wait."""
+    root = factory.getbasetemp().parent if ONE_OF_SEVERAL else factory.getbasetemp()
+    folder, done = root / name, root / f"{name}.done"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama with its own tokenizer, as a model directory. head_dim is 64: vLLM on CPU refuses less."""
+    """A random Llama with its own tokenizer, as a model directory."""
+    return made_once(tmp_path_factory, "tiny_model", save_tiny_model)
+
+
+def save_tiny_model(folder: Path) -> None:
+    """Weights, tokenizer and chat template. head_dim is 64: vLLM on CPU refuses less."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -166,10 +209,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pad_token_id=fast.pad_token_id,
         )
     )
-    folder = tmp_path_factory.mktemp("tiny") / "model"
     model.save_pretrained(folder)
     fast.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -192,10 +233,15 @@ def project(tmp_path: Path, tiny_model: Path) -> Project:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Project:
     """A project in which the whole pipeline ran. Tests read it; what they change they put back or copy first."""
-    copy = copy_project(tmp_path_factory.mktemp("finished") / "project")
-    copy.configure(**tiny_settings(tiny_model))
-    copy.snakemake()
-    return copy
+
+    def make(folder: Path) -> None:
+        copy = copy_project(folder)
+        copy.configure(**tiny_settings(tiny_model))
+        copy.snakemake()
+
+    folder = tmp_path_factory.mktemp("finished") / "project"
+    shutil.copytree(made_once(tmp_path_factory, "finished_run", make), folder, symlinks=True)
+    return Project(folder)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import CORES, ROOT
 
 from ecg_grpo.base_model import fix_date
 from ecg_grpo.errors import InputError
@@ -35,7 +35,7 @@ def fetch(tmp_path: Path, settings: dict, **environment: str) -> subprocess.Comp
         [
             *(sys.executable, ROOT / "workflow_scripts/fetch_base_model.py", "--settings", json.dumps(settings)),
             *("--manifest", tmp_path / "base_model/manifest.json", "--scratch", tmp_path / "scratch"),
-            *("--log", tmp_path / "log.txt", "--threads", "2"),
+            *("--log", tmp_path / "log.txt", "--threads", CORES),
         ],
         env={**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", **environment},
         capture_output=True,

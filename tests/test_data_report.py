@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT
+from conftest import CORES, ROOT
 
 from ecg_grpo.baselines import most_frequent_answers, nearest_training_answers, random_training_places
 from ecg_grpo.data_statistics import (
@@ -372,7 +372,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[byt
                 *("--template", "resources/report/data.html.j2", "--style", "resources/report/style.css"),
                 *("--scripts", "resources/report/charts.js"),
                 *("--report", folder / f"{name}.json", "--page", folder / f"{name}.html"),
-                *("--threads", "2"),
+                *("--threads", CORES),
             ],
             cwd=ROOT,
             check=True,

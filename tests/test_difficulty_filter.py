@@ -14,7 +14,7 @@ from statistics import fmean, median, stdev
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, SAMPLE
+from conftest import CORES, ROOT, SAMPLE
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -315,6 +315,6 @@ def test_vllm_and_transformers_agree_greedily(with_vllm: Workplace) -> None:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        env={**os.environ, "OMP_NUM_THREADS": CORES},
     )
     assert run.returncode == 0, run.stderr

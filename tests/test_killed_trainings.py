@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from conftest import CORES, Project
 
 from ecg_grpo.files import sha256_of
 
@@ -32,7 +32,7 @@ def lines(project: Project, stage: str) -> int:
 
 def start(project: Project, stage: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        ["snakemake", "--cores", "2", f"results/demo/{stage}/checkpoint/manifest.json"],
+        ["snakemake", "--cores", CORES, f"results/demo/{stage}/checkpoint/manifest.json"],
         cwd=project.folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -98,11 +98,11 @@ def test_a_full_disk_ends_in_one_line_and_the_earlier_checkpoint_stays(finished_
     commands = f"""
         mkdir -p results/demo/scratch
         mount -t tmpfs -o size=9m none results/demo/scratch
-        snakemake --cores 2 {target} 2> {tmp_path}/first
+        snakemake --cores {CORES} {target} 2> {tmp_path}/first
         echo $? > {tmp_path}/status
         ls results/demo/scratch/*/checkpoint-*/complete.json > {tmp_path}/complete
         mount -o remount,size=100m results/demo/scratch
-        snakemake --cores 2 {target} 2> {tmp_path}/second
+        snakemake --cores {CORES} {target} 2> {tmp_path}/second
     """
     subprocess.run(["unshare", "-rm", "bash", "-c", commands], cwd=finished_copy.folder, check=False)
     first = (tmp_path / "first").read_text()

@@ -13,7 +13,7 @@ import duckdb
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, SAMPLE
+from conftest import CORES, ROOT, SAMPLE
 from raw_shapes import ROWS, write_raw_files
 
 from ecg_grpo.preparation import Preparation
@@ -33,7 +33,7 @@ def prepare(
     run = subprocess.run(
         [
             *(sys.executable, ROOT / "workflow_scripts/prepare_data.py", "--raw", *raw, *outputs),
-            *("--account", folder / "account.json", "--base-model", model, "--threads", "2"),
+            *("--account", folder / "account.json", "--base-model", model, "--threads", CORES),
             *("--system-prompt", ROOT / "resources/prompts/system.txt"),
             *("--ngrams", ROOT / "resources/similarity/common_ngrams.tsv"),
             *("--settings", json.dumps({"max_prompt_tokens": 3000, "max_answer_tokens": 3000} | settings)),

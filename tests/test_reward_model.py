@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Project
+from conftest import CORES, ROOT, Project
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -78,7 +78,7 @@ class Workplace:
         }
         settings = TRAINING | settings
         arguments = [str(part) for key, value in files.items() for part in (f"--{key}", value)]
-        program = [sys.executable, "workflow_scripts/train_reward_model.py", *arguments, "--threads", "2"]
+        program = [sys.executable, "workflow_scripts/train_reward_model.py", *arguments, "--threads", CORES]
         return subprocess.Popen(
             [*program, "--settings", json.dumps(settings, sort_keys=True)],
             cwd=ROOT,

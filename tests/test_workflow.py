@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import Project
+from conftest import CORES, Project
 
 from ecg_grpo.files import sha256_of
 from ecg_grpo.tables import read_rows
@@ -154,7 +154,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(finished: Project, finish
         for file in sorted((finished_copy.results() / name).rglob("*"), reverse=True):
             file.unlink() if file.is_file() else file.rmdir()
     running = subprocess.Popen(
-        ["snakemake", "--cores", "2", "results/demo/grpo/checkpoint/manifest.json"],
+        ["snakemake", "--cores", CORES, "results/demo/grpo/checkpoint/manifest.json"],
         cwd=finished_copy.folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
