@@ -10,13 +10,15 @@ LOGS, BENCHMARKS, PROVENANCE, SCRATCH, TENSORBOARD   folders below it
 STORE      results that runs have in common
 score_tables        the tables that hold scores of some systems
 needs               a rule's memory, time and GPUs
+RULES_WITH_NEEDS    the rules that asked for them: all but the named targets
 provenance_of       a stage's provenance file, which `snakemake --report` shows
 """
 
 import json
 import sys
 
-sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
+if f"{workflow.basedir}/workflow_scripts" not in sys.path:
+    sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
 
 from ecg_grpo.base_model import check_model_directory
 from ecg_grpo.errors import InputError
@@ -90,8 +92,12 @@ def provenance_of(stage, system=""):
     )
 
 
+RULES_WITH_NEEDS = set()
+
+
 def needs(rule, **amounts):
     """A rule's resources: these, or what `resources:` in the configuration says instead. Memory and time grow with every attempt."""
+    RULES_WITH_NEEDS.add(rule)
     asked = SETTINGS.resources_of(rule)
     if asked.keys() - amounts.keys():
         sys.exit(f"configuration error: resources.{rule}.gpu: this rule computes without a GPU")

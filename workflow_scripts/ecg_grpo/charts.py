@@ -116,20 +116,60 @@ def task_chart(
                 ygap=2,
             )
         )
+    _choose_one(figure, [f"{names[one]} − {names[other]}" for one, other in pairs])
+    figure.update_xaxes(title=None, showgrid=False, tickangle=0)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return figure
+
+
+def run_chart(differences: Mapping[str, Mapping[str, Entry]], labels: Mapping[str, str], title: str) -> go.Figure:
+    """Differences of several runs with their intervals, one row a run, one metric at a time.
+
+    Args:
+        differences: run → metric → entry with `mean`, `low` and `high`.
+        labels: metric → label on its button; the first is shown.
+        title: what the differences are.
+    """
+    figure = _figure(height=150 + 34 * len(differences))
+    names = list(differences)
+    for place, metric in enumerate(labels):
+        entries = [differences[name][metric] for name in names]
+        known = [(name, entry) for name, entry in zip(names, entries, strict=True) if entry["mean"] is not None]
+        figure.add_trace(
+            go.Scatter(
+                x=[entry["mean"] for _, entry in known],
+                y=[name for name, _ in known],
+                error_x={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [entry["high"] - entry["mean"] for _, entry in known],
+                    "arrayminus": [entry["mean"] - entry["low"] for _, entry in known],
+                    "thickness": 2,
+                    "width": 5,
+                },
+                mode="markers",
+                marker={"size": 9, "color": COLOURS["grpo"]},
+                visible=place == 0,
+                showlegend=False,
+                hovertemplate="%{y}: %{x:+.3f}<extra></extra>",
+            )
+        )
+    figure.add_vline(x=0, line={"color": "#888", "width": 1})
+    _choose_one(figure, list(labels.values()))
+    figure.update_xaxes(title=title)
+    figure.update_yaxes(autorange="reversed", type="category", categoryorder="array", categoryarray=names, showgrid=False)
+    return figure
+
+
+def _choose_one(figure: go.Figure, labels: Sequence[str]) -> None:
+    """Buttons above a chart, each of which shows one of its traces."""
     buttons = [
-        {
-            "label": f"{names[one]} − {names[other]}",
-            "method": "update",
-            "args": [{"visible": [place == number for place in range(len(pairs))]}],
-        }
-        for number, (one, other) in enumerate(pairs)
+        {"label": label, "method": "update", "args": [{"visible": [place == number for place in range(len(labels))]}]}
+        for number, label in enumerate(labels)
     ]
     look = {"type": "buttons", "direction": "right", "bgcolor": "rgba(128,128,128,0.15)", "bordercolor": "#888"}
     place = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 8}}
     figure.update_layout(margin={"t": 60}, updatemenus=[{"buttons": buttons, **look, **place}])
-    figure.update_xaxes(title=None, showgrid=False, tickangle=0)
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    return figure
 
 
 def _cell(entry: Entry) -> str:

@@ -63,6 +63,10 @@ class Settings(Section):
         description="What jobs of a rule need, by the rule's name, where it is not what suits the demo. A change runs nothing "
         "again.",
     )
+    sweep: dict[str, list[Any]] = Field(
+        default_factory=dict,
+        description="Dotted keys and the values that each is to have: every combination becomes a run (docs/sweeps.md).",
+    )
 
     def resources_of(self, rule: str) -> dict[str, int]:
         """What the configuration says of a rule's needs; nothing, if it does not name the rule."""
