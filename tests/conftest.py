@@ -25,6 +25,15 @@ CORES = "1" if ONE_OF_SEVERAL else "2"
 os.environ.setdefault("OMP_NUM_THREADS", CORES)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+WRITES_ITS_OUTPUTS = """#!/bin/sh
+for argument; do
+    case $argument in
+    */scratch* | */tensorboard* | */.store) ;;
+    results/*) [ -e "$argument" ] || { mkdir -p "$(dirname "$argument")" && echo "{}" >"$argument"; } ;;
+    esac
+done
+"""
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|start|>{{ message['role'] }}\n{{ message['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
@@ -82,6 +91,14 @@ class Project:
         """Deletes folders of the results."""
         for name in results:
             shutil.rmtree(self.results() / name, ignore_errors=True)
+
+
+def stand_in_for_programs(folder: Path) -> dict[str, str]:
+    """For tests of the graph: environment variables with which a rule's `python` writes an empty object to each output."""
+    folder.mkdir(exist_ok=True)
+    (folder / "python").write_text(WRITES_ITS_OUTPUTS)
+    (folder / "python").chmod(0o755)
+    return os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
 def _update(configuration: dict, changes: dict) -> None:

@@ -15,20 +15,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, Project, copy_project, tiny_settings
+from conftest import ROOT, Project, copy_project, stand_in_for_programs, tiny_settings
 
 from ecg_grpo.fingerprint import code_files
+from ecg_grpo.sweep import SweptRun, shared
 
 pytestmark = pytest.mark.pipeline
 
-WRITES_ITS_OUTPUTS = """#!/bin/sh
-for argument; do
-    case $argument in
-    */scratch* | */tensorboard* | */.store) ;;
-    results/*) [ -e "$argument" ] || { mkdir -p "$(dirname "$argument")" && echo "{}" >"$argument"; } ;;
-    esac
-done
-"""
 ENDPOINT = {"base_url": "http://127.0.0.1:9/v1", "model": "a-model"}
 EVERYTHING = {
     "reasoning": True,
@@ -52,10 +45,7 @@ EVERYTHING = {
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Environment variables with which a rule's `python` is the stand-in."""
-    folder = tmp_path_factory.mktemp("bin")
-    (folder / "python").write_text(WRITES_ITS_OUTPUTS)
-    (folder / "python").chmod(0o755)
-    return os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
+    return stand_in_for_programs(tmp_path_factory.mktemp("stand_in"))
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +122,7 @@ def test_it_is_a_run_of_every_rule(made: Project, dependents: Mapping[str, set[s
 
 def test_every_section_is_documented() -> None:
     sections = set(yaml.safe_load((ROOT / "config/config.yaml").read_text()))
-    assert sections - {section.split(".")[0] for section, _, _ in documented()} == {"run", "reasoning"}
+    assert sections - {section.split(".")[0] for section, _, _ in documented()} == {"run", "reasoning", "sweep"}
 
 
 @pytest.mark.parametrize(
@@ -144,8 +134,16 @@ def test_a_changed_setting_reruns_its_stages_and_what_follows(
     changes = yaml.safe_load(f"{{{change}}}")
     for key in reversed(section.split(".")):
         changes = {key: changes}
+    before = yaml.safe_load((unchanged.folder / "config/config.yaml").read_text())
     unchanged.configure(**changes)
     assert unchanged.jobs() == with_all_that_follows(first, dependents)
+    # A sweep's runs share nothing that is made again.
+    after = yaml.safe_load((unchanged.folder / "config/config.yaml").read_text())
+    runs = {name: SweptRun({}, configuration) for name, configuration in (("one", before), ("other", after))}
+    plan = unchanged.snakemake("--dry-run").stdout
+    made_again = {file for line in re.findall(r"^    output: (.*)$", plan, re.MULTILINE) for file in line.split(", ")}
+    moved = [path.replace("results/other/", "results/demo/") for path in shared(runs)["other"].moved]
+    assert {file for file in made_again for path in moved if file.startswith(path)} == set()
 
 
 @pytest.mark.parametrize("program", sorted(set(programs_of_rules().values())))
