@@ -54,11 +54,11 @@ class Made:
         self.run("train", ["one.txt", "two.txt"], self.model)
         self.run("answer", [str(self.model), "one.txt"], self.answer)
 
-    def run(self, stage: str, read: list[str], write: Path) -> None:
+    def run(self, stage: str, read: list[str], write: Path, of: str = "r") -> None:
         (self.folder / write).parent.mkdir(parents=True, exist_ok=True)
         self._python(
             f"workflow_scripts/{stage}.py",
-            *("--read", *read, "--write", str(write), "--provenance", f"results/r/provenance/{stage}.json"),
+            *("--read", *read, "--write", str(write), "--provenance", f"results/{of}/provenance/{stage}.json"),
             *("--settings", '{"seed": 7}'),
         ).check_returncode()
 
@@ -72,6 +72,20 @@ class Made:
 @pytest.fixture
 def made(tmp_path: Path) -> Made:
     return Made(tmp_path)
+
+
+def test_what_a_run_took_from_another_is_followed_there(made: Made) -> None:
+    answer = Path("results/s/answer.txt")
+    made.run("answer", [str(made.model)], answer, of="s")
+    run = made.explain(answer)
+    assert run.returncode == 0, run.stderr
+    assert "was made by 2 jobs from 2 source files" in run.stdout
+    assert "1. r/train" in run.stdout
+    assert "2. answer" in run.stdout
+    (made.folder / "one.txt").write_text("another")
+    changed = made.explain(answer)
+    assert changed.returncode == 1
+    assert "one.txt" in changed.stdout.split("not as recorded: 1")[1]
 
 
 def test_the_chain_begins_with_the_sources_and_ends_with_the_file(made: Made) -> None:

@@ -16,7 +16,8 @@ class Job:
     """One job of a finished stage.
 
     Attributes:
-        name: the stage, with the system or split that the job was for (`score_answers.grpo`).
+        name: the stage, with the system or split that the job was for (`score_answers.grpo`); of another run's job that run
+            first (`demo-2632e2/train_sft`).
         record: its provenance, as `ecg_grpo.stage` writes it.
     """
 
@@ -55,14 +56,18 @@ def run_folder(file: Path) -> Path:
     Raises:
         InputError: there is none.
     """
-    for folder in file.parents:
-        if (folder / "provenance").is_dir():
-            return folder
-    raise InputError(file, "no folder above it has provenance", "Name a file of a run, as results/demo/report/index.html.")
+    found = _run_folder(file)
+    if found is None:
+        raise InputError(file, "no folder above it has provenance", "Name a file of a run, as results/demo/report/index.html.")
+    return found
+
+
+def _run_folder(file: Path) -> Path | None:
+    return next((folder for folder in file.parents if (folder / "provenance").is_dir()), None)
 
 
 def trace(file: Path) -> Lineage:
-    """Follows a file back to its sources.
+    """Follows a file back to its sources, into other runs too where a sweep's run took a file from one of them.
 
     Args:
         file: path as the workflow names it, relative to the folder in which Snakemake runs.
@@ -70,7 +75,9 @@ def trace(file: Path) -> Lineage:
     Raises:
         InputError: no job of the file's run made it, or a provenance file cannot be read.
     """
-    makers = {output: job for job in _read_jobs(run_folder(file) / "provenance") for output in job.outputs}
+    own = run_folder(file)
+    makers = _makers(own, own)
+    read = {own}
     if file not in makers:
         near = sorted(str(output) for output in makers if output.parent == file.parent)
         advice = f"Beside it are {', '.join(near)}." if near else "Name an output of a finished stage."
@@ -82,6 +89,9 @@ def trace(file: Path) -> Lineage:
         if job.name in jobs:
             return
         for source, digest in job.inputs.items():
+            if (run := _run_folder(source)) not in {None, *read}:
+                read.add(run)
+                makers.update(_makers(run, own))
             if source in makers:
                 follow(makers[source])
             else:
@@ -126,14 +136,20 @@ def changed_code(job: Job, scripts: Path) -> list[str]:
     return sorted(file for file in then.keys() | now.keys() if then.get(file) != now.get(file))
 
 
-def _read_jobs(folder: Path) -> list[Job]:
+def _makers(run: Path, own: Path) -> dict[Path, Job]:
+    """The job that made each file of a run; jobs of other runs than `own` have their run in their name."""
+    prefix = "" if run == own else f"{run.name}/"
+    return {output: job for job in _read_jobs(run / "provenance", prefix) for output in job.outputs}
+
+
+def _read_jobs(folder: Path, prefix: str) -> list[Job]:
     """Every job of a run, the last one at the end: where a model's answers come from another stage now, that one counts."""
     jobs = []
     for file in sorted(folder.glob("*.json")):
         record = read_json(file)
         if not isinstance(record, dict) or not record.keys() >= {"program", "code_files", "inputs", "outputs", "finished"}:
             raise InputError(file, "not what this version writes as provenance", "Run snakemake again.")
-        jobs.append(Job(file.stem, record))
+        jobs.append(Job(prefix + file.stem, record))
     return sorted(jobs, key=lambda job: job.record["finished"])
 
 
