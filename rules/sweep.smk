@@ -53,7 +53,12 @@ rule compare_runs:
         style="resources/report/style.css",
         scripts=["resources/report/charts.js"],
     output:
-        page=f"{SWEEP}/index.html",
+        page=report(
+            f"{SWEEP}/index.html",
+            caption="../resources/captions/sweep.rst",
+            category="1 Evaluation",
+            labels={"result": "The runs of the sweep side by side"},
+        ),
         summary=f"{SWEEP}/sweep.json",
         provenance=f"results/{config['run']}/provenance/compare_runs.json",
     log:

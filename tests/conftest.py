@@ -16,6 +16,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "resources" / "sample"
+RULE_FILES = sorted(file for file in (ROOT / "rules").glob("*.smk") if file.stem != "one_run")
+"""All that have rules with programs; the other one has targets."""
 
 ONE_OF_SEVERAL = "PYTEST_XDIST_WORKER" in os.environ
 CORES = "1" if ONE_OF_SEVERAL else "2"

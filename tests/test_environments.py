@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, RULE_FILES
 
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
 GPU_ONLY = {"vllm", "deepspeed", "bitsandbytes"}
@@ -36,7 +36,7 @@ def pins(environment: Path) -> dict[str, str]:
 
 def rule_environments() -> list[tuple[str, str]]:
     found = []
-    for file in (ROOT / "rules").glob("*.smk"):
+    for file in RULE_FILES:
         for rule in re.split(r"^rule ", file.read_text(), flags=re.M)[1:]:
             program = re.search(r"workflow_scripts/(\w+)\.py\"\n?\s*\" --", rule).group(1)
             found += [(program, environment) for environment in re.findall(r"envs/(\w+)\.yaml", rule)]
@@ -113,7 +113,7 @@ def test_the_lock_holds_what_is_asked_for() -> None:
 
 
 def test_every_rule_names_what_a_rule_must() -> None:
-    for file in (ROOT / "rules").glob("*.smk"):
+    for file in RULE_FILES:
         for rule in re.split(r"^(?:use )?rule ", file.read_text(), flags=re.M)[1:]:
             directives = set(re.findall(r"^    (\w+):", rule, flags=re.M))
             required = {"input", "output", "log", "benchmark", "message"}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, Project, copy_project, stand_in_for_programs, tiny_settings
+from conftest import ROOT, RULE_FILES, Project, copy_project, stand_in_for_programs, tiny_settings
 
 from ecg_grpo.fingerprint import code_files
 from ecg_grpo.sweep import SweptRun, shared
@@ -106,7 +106,7 @@ def documented() -> list[tuple[str, str, set[str]]]:
 
 def programs_of_rules() -> dict[str, str]:
     """The program that a rule runs, by the rule's name."""
-    text = "\n".join(file.read_text() for file in sorted((ROOT / "rules").glob("*.smk")))
+    text = "\n".join(file.read_text() for file in RULE_FILES if file.stem != "sweep")
     parts = re.split(r"^rule (\w+):", text, flags=re.MULTILINE)[1:]
     found = {}
     for rule, body in zip(parts[::2], parts[1::2], strict=True):

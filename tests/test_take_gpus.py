@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, RULE_FILES
 
 SCRIPT = ROOT / "workflow_scripts" / "take_gpus.sh"
 
@@ -107,7 +107,7 @@ def test_without_a_need_or_under_slurm_nothing_is_touched(machine: Machine, gpus
 
 
 def test_every_rule_that_can_use_gpus_takes_them_so() -> None:
-    for file in sorted((ROOT / "rules").glob("*.smk")):
+    for file in RULE_FILES:
         rules = file.read_text().split("\nrule ")[1:]
         for rule in rules:
             assert ("gpu=" in rule) == ("take_gpus.sh {resources.gpu}" in rule), f"{file.name}: {rule.split(':')[0]}"
