@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from ecg_grpo.files import model_directory, new_file, new_model_directory, sha25
 PROGRAMS = sorted((ROOT / "workflow_scripts").glob("*.py"))
 
 EXAMPLE = """
-import os, sys
+import os, sys, time
 from ecg_grpo.errors import InputError
 from ecg_grpo.stage import StageParser
 
@@ -33,6 +34,8 @@ def example(arguments, stage):
         raise InputError("file.json: row 3", "key 'A' is missing", "Mend the row.")
     if arguments.how == "defect":
         raise ZeroDivisionError("oops")
+    if arguments.how == "long":
+        time.sleep(60)
     arguments.out.write_text("result")
     stage.facts["answer"] = 42
 
@@ -51,20 +54,22 @@ def test_every_program_explains_itself_without_loading_anything_heavy(program: P
     assert not any(line.endswith((" torch", " transformers")) for line in run.stderr.splitlines())
 
 
-def run_example(tmp_path: Path, how: str) -> subprocess.CompletedProcess[str]:
+def example(tmp_path: Path, how: str) -> dict[str, object]:
+    """The command of the example and where it runs, for `subprocess`."""
     (tmp_path / "example.py").write_text(EXAMPLE)
     (tmp_path / "in.txt").write_text("in")
-    return subprocess.run(
-        [
+    return {
+        "args": [
             *(sys.executable, "example.py", "--in", "in.txt", "--out", "out.txt", "--how", how),
             *("--log", "logs/log.txt", "--provenance", "provenance.json", "--threads", "1"),
         ],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT / "workflow_scripts"), "PATH": "/usr/bin"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+        "cwd": tmp_path,
+        "env": {"PYTHONPATH": str(ROOT / "workflow_scripts"), "PATH": "/usr/bin"},
+    }
+
+
+def run_example(tmp_path: Path, how: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(**example(tmp_path, how), capture_output=True, text=True, check=False)
 
 
 def test_a_good_run_is_quiet_logged_and_traced(tmp_path: Path) -> None:
@@ -91,6 +96,20 @@ def test_a_defect_is_one_line_too_and_its_traceback_is_in_the_log(tmp_path: Path
     assert run.stderr.count("\n") == 1
     assert "ZeroDivisionError: oops" in run.stderr
     assert "Traceback" in (tmp_path / "logs/log.txt").read_text()
+
+
+def test_a_stage_that_still_runs_is_not_started_beside_itself(tmp_path: Path) -> None:
+    """As after a SIGKILL of Snakemake, which leaves its jobs running."""
+    with subprocess.Popen(**example(tmp_path, "long")) as earlier:
+        while not (tmp_path / "logs/log.txt").exists():
+            time.sleep(0.05)
+        second = run_example(tmp_path, "well")
+        earlier.kill()
+    assert second.returncode == 1
+    assert second.stderr.count("\n") == 1
+    assert "an earlier process of this stage still runs" in second.stderr
+    assert not (tmp_path / "out.txt").exists()
+    assert run_example(tmp_path, "well").returncode == 0, "now it is gone"
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ settings, code and versions, and how long it took.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import platform
 import sys
@@ -39,6 +40,9 @@ _REPORTED_PACKAGES = (
     *("pandas", "peft", "plotly", "pyarrow", "pydantic", "rouge-score", "sacrebleu", "safetensors", "scikit-learn"),
     *("sentence-transformers", "tokenizers", "torch", "transformers", "trl", "vllm"),
 )
+
+_SECONDS_TO_END = 5
+"""For the processes of an earlier attempt that was just ended."""
 
 
 class StageParser(argparse.ArgumentParser):
@@ -163,7 +167,7 @@ class Stage:
         self.name, self.threads = name, threads
         self.facts: dict[str, object] = {}
         self.terminal: TextIO = sys.stderr
-        self._has_log = log is not None
+        self._has_log = False
         rank = os.environ.get("RANK", "0")  # set by accelerate and torchrun
         self.is_first_process = rank == "0"
         if log is not None:
@@ -171,11 +175,36 @@ class Stage:
                 log = log.with_suffix(f".rank{rank}{log.suffix}")
             log.parent.mkdir(parents=True, exist_ok=True)
             self.terminal = _open_terminal()
-            stream = log.open("w", encoding="utf-8")
+            stream = self._open_alone(log)
+            self._has_log = True
             for standard in (sys.stdout, sys.stderr):
                 standard.flush()
                 # The descriptors, not the Python objects: native libraries and child processes print too.
                 os.dup2(stream.fileno(), standard.fileno())
+
+    def _open_alone(self, log: Path) -> TextIO:
+        """The log, emptied, locked for as long as this process or one that it started lives.
+
+        A Snakemake that was killed with SIGKILL leaves its jobs running. The next one would start the same job beside them, in
+        the same scratch directory.
+        """
+        stream = log.open("a", encoding="utf-8")
+        deadline = time.monotonic() + _SECONDS_TO_END
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    self.fail(
+                        f"{log}: an earlier process of this stage still runs and writes to it. Wait until it ends, or end it: "
+                        f"pkill -f {log}"
+                    )
+                time.sleep(0.1)
+                continue
+            except OSError:  # a file system without locks
+                pass
+            stream.truncate(0)
+            return stream
 
     def say(self, line: str) -> None:
         """One line for the log."""
