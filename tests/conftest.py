@@ -19,6 +19,17 @@ SAMPLE = ROOT / "resources" / "sample"
 RULE_FILES = sorted(file for file in (ROOT / "rules").glob("*.smk") if file.stem != "one_run")
 """All that have rules with programs; the other one has targets."""
 
+SYSTEMS = ["echo", "constant", "nearest", "base", "sft", "grpo"]
+REPRODUCIBLE = [
+    *(f"data/{name}.parquet" for name in ("train", "validation", "test", "quarantine", "dropped")),
+    *("data/account.json", "data/data_report.json"),
+    *("sft/checkpoint/manifest.json", "sft_model/manifest.json", "grpo/checkpoint/manifest.json"),
+    *("grpo_model/manifest.json", "grpo/completions.parquet", "evaluation/comparison.json"),
+    *(f"evaluation/{system}/scores.parquet" for system in SYSTEMS),
+    "evaluation/contamination.parquet",
+]
+"""Results that hold no time of day and no seconds: two runs write the same bytes."""
+
 ONE_OF_SEVERAL = "PYTEST_XDIST_WORKER" in os.environ
 CORES = "1" if ONE_OF_SEVERAL else "2"
 """For Snakemake. Threads of two trainings on the same two cores would wait for each other most of the time."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import SAMPLE, Project, copy_project, tiny_settings
+from conftest import REPRODUCIBLE, SAMPLE, SYSTEMS, Project, copy_project, tiny_settings
 from safetensors.numpy import load_file
 
 from ecg_grpo.files import model_directory, sha256_of
@@ -18,8 +18,6 @@ from ecg_grpo.question_kinds import kind_of
 from ecg_grpo.settings.grpo import GRPOSettings
 from ecg_grpo.settings.reward import RewardSettings
 from ecg_grpo.settings.sft import SFTSettings
-
-SYSTEMS = ["echo", "constant", "nearest", "base", "sft", "grpo"]
 
 pytestmark = pytest.mark.pipeline
 
@@ -272,15 +270,7 @@ def test_a_second_run_makes_the_same_artifacts(finished: Project, tiny_model: Pa
     second = copy_project(tmp_path / "elsewhere")
     second.configure(**tiny_settings(tiny_model))
     second.snakemake("evaluation", "data")
-    same = [
-        *(f"data/{name}.parquet" for name in ("train", "validation", "test", "quarantine", "dropped")),
-        *("data/account.json", "data/data_report.json"),
-        *("sft/checkpoint/manifest.json", "sft_model/manifest.json", "grpo/checkpoint/manifest.json"),
-        *("grpo_model/manifest.json", "grpo/completions.parquet", "evaluation/comparison.json"),
-        *(f"evaluation/{system}/scores.parquet" for system in SYSTEMS),
-        "evaluation/contamination.parquet",
-    ]
-    for name in same:
+    for name in REPRODUCIBLE:
         assert sha256_of(finished.results() / name) == sha256_of(second.results() / name), name
     for system in SYSTEMS:
         tables = [pq.read_table(one.results() / f"evaluation/{system}/answers.parquet") for one in (finished, second)]

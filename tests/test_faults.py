@@ -1,0 +1,178 @@
+"""Kills, full disks and lost files at any moment: snakemake again, and the results are those of the unbroken run."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import CORES, REPRODUCIBLE, Project
+
+from ecg_grpo.files import sha256_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.timeout(3000)]
+
+KILLS = 30
+TARGETS = ["evaluation", "data"]
+READABLE = """
+import json, sys
+from pathlib import Path
+import pyarrow.parquet as pq
+for file in Path(sys.argv[1]).rglob("*"):
+    if "scratch" in file.parts or file.name.startswith("."):
+        continue
+    if file.suffix == ".json":
+        json.loads(file.read_text())
+    elif file.suffix == ".parquet":
+        pq.read_table(file)
+"""
+"""Every result that is there must be whole; unfinished work has hidden names or is in `scratch`."""
+
+
+def same_as(finished: Project, project: Project) -> None:
+    for name in REPRODUCIBLE:
+        assert sha256_of(project.results() / name) == sha256_of(finished.results() / name), name
+    assert not list(project.results().rglob("*.partial*"))
+    assert not list((project.results() / "scratch").iterdir())
+
+
+def members(group: int) -> list[int]:
+    """Processes of a process group that have not ended."""
+    listed = subprocess.run(["ps", "-o", "pid=,stat=", "--pgroup", str(group)], capture_output=True, text=True, check=False)
+    return [int(pid) for pid, state, *_ in map(str.split, listed.stdout.splitlines()) if not state.startswith("Z")]
+
+
+def programs(group: int) -> list[int]:
+    """Those of them that are stages."""
+    found = []
+    for pid in members(group):
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+            if any(word.startswith("workflow_scripts/") for word in words[:5]):
+                found.append(pid)
+    return found
+
+
+def test_killed_at_thirty_random_moments(finished: Project, project: Project) -> None:
+    """Snakemake alone, a job alone, or the whole process group."""
+    chance = random.Random(0)
+    happened: dict[str, int] = {}
+    for _ in range(KILLS):
+        running = subprocess.Popen(
+            ["snakemake", "--cores", CORES, *TARGETS],
+            cwd=project.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        with suppress(subprocess.TimeoutExpired):
+            running.wait(timeout=chance.uniform(1, 25))
+        whom = chance.choice(["snakemake", "job", "group"])
+        jobs = programs(running.pid)
+        if running.poll() is not None:
+            whom = "nobody: it had ended"
+            project.forget(chance.choice(["data", "sft", "grpo", "evaluation"]))
+        elif whom == "group" or not jobs:
+            os.killpg(running.pid, signal.SIGKILL)
+        elif whom == "snakemake":
+            running.kill()
+        else:
+            with suppress(ProcessLookupError):
+                os.kill(chance.choice(jobs), signal.SIGKILL)
+        running.wait(timeout=600)
+        deadline = time.monotonic() + 300
+        while members(running.pid):  # jobs whose Snakemake is gone go on to their end
+            assert time.monotonic() < deadline, "a job does not end"
+            time.sleep(0.1)
+        happened[whom] = happened.get(whom, 0) + 1
+        project.snakemake("--unlock")
+        subprocess.run([sys.executable, "-c", READABLE, project.results()], check=True)
+    project.snakemake(*TARGETS)
+    same_as(finished, project)
+    print(f"killed: {happened}")
+    assert min(happened.get(whom, 0) for whom in ("snakemake", "job", "group")) >= 3
+
+
+def test_a_disk_that_is_full_in_every_stage(finished: Project, project: Project, tmp_path: Path) -> None:
+    """The results are on a real file system with too little room, which is given a little more after every failure."""
+    allowed = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False)
+    if allowed.returncode:
+        pytest.skip("this user may not mount file systems")
+    needed = sum(file.stat().st_size for file in finished.results().rglob("*") if file.is_file()) // 1024
+    (tmp_path / "readable.py").write_text(READABLE)
+    commands = f"""
+        mount -t tmpfs -o size=64k none results
+        for room in 64 256 $(seq 512 {needed // 16 + 256} {3 * needed}); do
+            mount -o remount,size=${{room}}k results
+            snakemake --cores {CORES} {" ".join(TARGETS)} 2> {tmp_path}/$room.txt && break
+            snakemake --cores {CORES} --unlock 2> /dev/null
+            {sys.executable} {tmp_path}/readable.py results >> {tmp_path}/unreadable 2>&1
+        done
+        cp -a results {tmp_path}/copied
+    """
+    subprocess.run(["unshare", "-rm", "bash", "-c", commands], cwd=project.folder, check=False)
+    assert (tmp_path / "unreadable").read_text() == ""
+    failures = sorted(tmp_path.glob("*.txt"), key=lambda file: int(file.stem))[:-1]
+    stages = set()
+    for file in failures:
+        text = file.read_text()
+        lines = [line for line in text.splitlines() if ": error: " in line]
+        assert "Traceback" not in text
+        for line in lines:
+            assert "No space left" in line or "no room" in line, line
+            stages.add(line.split(":")[0])
+    print(f"{len(failures)} failures, in {sorted(stages)}")
+    assert len(stages) >= 4
+    (project.folder / "results").rename(tmp_path / "empty")
+    (tmp_path / "copied").rename(project.folder / "results")
+    same_as(finished, project)
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        ["grpo_model/manifest.json", "evaluation/sft/scores.parquet"],
+        ["sft/checkpoint/manifest.json", "evaluation/echo/answers.parquet"],
+        ["data/validation.parquet"],
+    ],
+    ids=lambda lost: lost[0].split("/")[0],
+)
+def test_lost_results_are_made_again(finished: Project, finished_copy: Project, lost: list[str]) -> None:
+    for name in lost:
+        (finished_copy.results() / name).unlink()
+    finished_copy.snakemake(*TARGETS)
+    same_as(finished, finished_copy)
+
+
+def test_a_model_with_other_bytes_is_refused_and_made_again_where_it_is_deleted(
+    finished: Project, finished_copy: Project
+) -> None:
+    weights = finished_copy.results() / "grpo_model/model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    finished_copy.forget("evaluation")
+    run = finished_copy.snakemake(*TARGETS, check=False)
+    assert run.returncode != 0
+    assert "grpo_model/model.safetensors" in run.stderr
+    assert "not the one that the manifest lists" in run.stderr
+    finished_copy.forget("grpo_model")
+    finished_copy.snakemake(*TARGETS)
+    same_as(finished, finished_copy)
+
+
+def test_what_cannot_be_read_is_not_a_result(tmp_path: Path) -> None:
+    """The check above finds a torn file."""
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "whole.parquet")
+    (tmp_path / ".hidden.json").write_text("{")
+    subprocess.run([sys.executable, "-c", READABLE, tmp_path], check=True)
+    (tmp_path / "torn.json").write_text('{"a": 1')
+    assert subprocess.run([sys.executable, "-c", READABLE, tmp_path], capture_output=True, check=False).returncode == 1
