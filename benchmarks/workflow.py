@@ -2,6 +2,7 @@
 
     python benchmarks/workflow.py                                   # of the run that config.yaml describes
     python benchmarks/workflow.py --configfile config/mine.yaml     # further options are Snakemake's
+    python benchmarks/workflow.py --rounds 1 --sweep 100            # besides: of a sweep of 100 seeds of GRPO
 
 Minimum and median of several rounds, in which the three commands take turns: the dry run; a dry run of one rule without a
 configuration, in an empty folder; the fingerprints of all programs.
@@ -32,6 +33,7 @@ def main() -> None:
     """Times each command in turn and prints the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="how often each command runs (default: 5)")
+    parser.add_argument("--sweep", type=int, default=0, metavar="RUNS", help="time a sweep of so many runs too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures go as JSON")
     options, for_snakemake = parser.parse_known_args()
     dry_run = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "2"]
@@ -42,6 +44,10 @@ def main() -> None:
             "snakemake alone": (dry_run, Path(empty)),
             "fingerprints": ([sys.executable, "-c", FINGERPRINTS], ROOT / "workflow_scripts"),
         }
+        if options.sweep:
+            seeds = json.dumps({"grpo.seed": list(range(options.sweep))})
+            name = f"sweep of {options.sweep}"
+            commands[name] = ([*dry_run, "--quiet", "all", *for_snakemake, "--config", f"sweep={seeds}"], ROOT)
         seconds: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(options.rounds):
             for name, (command, folder) in commands.items():
