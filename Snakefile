@@ -19,6 +19,11 @@ configfile: "config/config.yaml"
 report: "resources/captions/workflow.rst"
 
 
+if config.get("container"):
+
+    containerized: config["container"]
+
+
 if config.get("sweep"):
 
     include: "rules/sweep.smk"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from functools import cache
 from importlib.metadata import packages_distributions
@@ -120,3 +122,23 @@ def test_every_rule_names_what_a_rule_must() -> None:
             if " as " not in rule.split(":")[0]:  # a rule made from another one inherits the rest
                 required |= {"params", "threads", "resources", "conda", "shell"}
             assert required <= directives, f"{file.name}: {rule.split(':')[0]}: {required - directives}"
+
+
+def test_the_image_holds_the_environments_as_they_are(tmp_path: Path) -> None:
+    """As `snakemake --containerize` writes it, for which it asks conda where it is installed; production uses every one."""
+    stand_in = tmp_path / "conda"
+    stand_in.write_text((ROOT / "tests/conda/bin/conda").read_text().replace("/usr/bin/env python3", sys.executable, 1))
+    stand_in.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    written = subprocess.run(
+        ["snakemake", "--containerize", "--configfile", "config/llama-3.2-3b.yaml"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert {file.name for file in ENVIRONMENTS} == set(re.findall(r"COPY envs/(\S+)", written.stdout))
+    assert written.stdout == (ROOT / "envs/Dockerfile").read_text(), (
+        "write it again: snakemake --containerize > envs/Dockerfile"
+    )

@@ -122,7 +122,7 @@ def test_it_is_a_run_of_every_rule(made: Project, dependents: Mapping[str, set[s
 
 def test_every_section_is_documented() -> None:
     sections = set(yaml.safe_load((ROOT / "config/config.yaml").read_text()))
-    assert sections - {section.split(".")[0] for section, _, _ in documented()} == {"run", "reasoning", "sweep"}
+    assert sections - {section.split(".")[0] for section, _, _ in documented()} == {"run", "reasoning", "container", "sweep"}
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,11 @@ class Settings(Section):
         description="What jobs of a rule need, by the rule's name, where it is not what suits the demo. A change runs nothing "
         "again.",
     )
+    container: str | None = Field(
+        None,
+        description="An image with all conda environments, made from `envs/Dockerfile`: a file (`.sif`) or an address "
+        "(`docker://…`). Used with `--sdm conda apptainer` (docs/cluster.md).",
+    )
     sweep: dict[str, list[Any]] = Field(
         default_factory=dict,
         description="Dotted keys and the values that each is to have: every combination becomes a run (docs/sweeps.md).",
