@@ -1,6 +1,6 @@
 # make demo   the whole pipeline on a small real model; ends with the report's path
 # make test   the whole test suite, formatting and lint included
-# make test-slow  what takes minutes more: trainings killed at twenty random moments
+# make test-slow  what takes minutes more: kills at random moments (KILLS=30: so many), full disks, lost files, conda environments
 # make test-slurm  the workflow on a real Slurm of this one machine, which it installs (Debian, as root), starts and stops
 # make env    only the environment, .venv
 # make env-vllm  a second environment, .venv-vllm, for the tests of vLLM and DeepSpeed on a processor (make test makes it too)
@@ -13,8 +13,8 @@ LOCK := envs/requirements.lock
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-# Two tests at once, each on one core; a file's tests stay together.
-PYTEST := python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Two tests at once, each on one core.
+PYTEST := python -m pytest --numprocesses 2 --no-loadscope-reorder
 
 .PHONY: demo test test-slow test-slurm env env-vllm image lock schema
 
@@ -28,10 +28,10 @@ test: env env-vllm
 	@ruff format --check .
 	@snakefmt --check Snakefile rules
 	@snakemake --lint
-	@$(PYTEST)
+	@$(PYTEST) --dist loadfile
 
 test-slow: env
-	@$(PYTEST) -m slow
+	@$(PYTEST) --dist loadgroup -m slow
 
 test-slurm: env
 	@command -v sbatch >/dev/null || tests/slurm/cluster.sh install

@@ -20,7 +20,7 @@ from ecg_grpo.files import sha256_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.timeout(3000)]
 
-KILLS = 30
+KILLS = int(os.environ.get("KILLS", "10"))
 TARGETS = ["evaluation", "data"]
 READABLE = """
 import json, sys
@@ -61,7 +61,7 @@ def programs(group: int) -> list[int]:
     return found
 
 
-def test_killed_at_thirty_random_moments(finished: Project, project: Project) -> None:
+def test_killed_at_random_moments(finished: Project, project: Project) -> None:
     """Snakemake alone, a job alone, or the whole process group."""
     chance = random.Random(0)
     happened: dict[str, int] = {}
@@ -98,7 +98,7 @@ def test_killed_at_thirty_random_moments(finished: Project, project: Project) ->
     project.snakemake(*TARGETS)
     same_as(finished, project)
     print(f"killed: {happened}")
-    assert min(happened.get(whom, 0) for whom in ("snakemake", "job", "group")) >= 3
+    assert min(happened.get(whom, 0) for whom in ("snakemake", "job", "group")) >= KILLS // 10
 
 
 def test_a_disk_that_is_full_in_every_stage(finished: Project, project: Project, tmp_path: Path) -> None:

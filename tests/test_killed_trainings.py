@@ -17,7 +17,7 @@ from ecg_grpo.files import sha256_of
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
 
-KILLS = 10
+KILLS = int(os.environ.get("KILLS", "4"))
 STEPS = 8
 SETTINGS = {
     "sft": {"num_train_epochs": 1, "per_device_train_batch_size": 8, "save_steps": 2},
@@ -51,7 +51,7 @@ def outcome(project: Project, stage: str) -> list[object]:
 
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
-def test_killed_at_ten_random_moments(finished_copy: Project, stage: str) -> None:
+def test_killed_at_random_moments(finished_copy: Project, stage: str) -> None:
     finished_copy.configure(**{stage: SETTINGS[stage]})
     finished_copy.forget(stage)
     began = time.monotonic()
@@ -83,7 +83,7 @@ def test_killed_at_ten_random_moments(finished_copy: Project, stage: str) -> Non
         how = f"kill {kill} after line {wanted} and {pause:.2f} s, resumed from {resumed_from[-1]} of {steps}"
         assert not differing, f"{how}: {len(differing)} entries differ, first {differing[0]}, last {differing[-1]}"
     print(f"{stage}: {KILLS} of {KILLS} equal; resumed from steps {resumed_from}")
-    assert len(set(resumed_from)) > 2, "the kills did not spread over the training"
+    assert len(set(resumed_from)) > min(2, KILLS // 3), "the kills did not spread over the training"
 
 
 @pytest.mark.timeout(600)

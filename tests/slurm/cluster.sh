@@ -3,9 +3,12 @@
 #     tests/slurm/cluster.sh install        Debian's packages; needs root
 #     tests/slurm/cluster.sh start FOLDER   munge, slurmctld and slurmd, with all that they write below FOLDER
 #     tests/slurm/cluster.sh stop FOLDER    ends what `start` started
-# Two partitions, cpu and gpu. /etc/slurm/slurm.conf becomes a link into FOLDER, since jobs look for it there whatever SLURM_CONF
-# says; a machine that has one of its own is left alone.
+# It passes for two machines, test-one and test-two, with a slurmd each. The partitions cpu and gpu have the first, pair has both.
+# /etc/slurm/slurm.conf becomes a link into FOLDER, since jobs look for it there whatever SLURM_CONF says, and /etc/hosts gets the two
+# names; a machine that has a Slurm of its own is left alone.
 set -euo pipefail
+
+HOSTS="127.0.0.1 test-one test-two"
 
 install_packages() {
     apt-get install -qq -y --no-install-recommends slurm-wlm slurm-client munge >/dev/null
@@ -14,9 +17,10 @@ install_packages() {
 configure() {
     local folder=$1 host cores memory
     host=$(hostname -s)
+    mkdir -p "$folder"/state/{test-one,test-two}
     cores=$(nproc)
     memory=$(($(awk '/MemTotal/ {print $2}' /proc/meminfo) / 1024 - 1000))
-    mkdir -p "$folder"/{state/controller,state/node,run,log,dev}
+    mkdir -p "$folder"/{state/controller,run,log,dev}
     for card in 0 1; do
         [[ -e $folder/dev/nvidia$card ]] || mknod "$folder/dev/nvidia$card" c 195 "$card"
     done
@@ -28,11 +32,11 @@ SlurmdUser=root
 AuthType=auth/munge
 CryptoType=crypto/munge
 StateSaveLocation=$folder/state/controller
-SlurmdSpoolDir=$folder/state/node
+SlurmdSpoolDir=$folder/state/%n
 SlurmctldPidFile=$folder/run/slurmctld.pid
-SlurmdPidFile=$folder/run/slurmd.pid
+SlurmdPidFile=$folder/run/slurmd.%n.pid
 SlurmctldLogFile=$folder/log/slurmctld.log
-SlurmdLogFile=$folder/log/slurmd.log
+SlurmdLogFile=$folder/log/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SwitchType=switch/none
@@ -45,18 +49,19 @@ SchedulerType=sched/backfill
 JobAcctGatherType=jobacct_gather/linux
 AccountingStorageType=accounting_storage/none
 GresTypes=gpu
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$cores Boards=1 SocketsPerBoard=1 CoresPerSocket=$cores ThreadsPerCore=1 RealMemory=$memory Gres=gpu:fake:2 State=UNKNOWN
-PartitionName=cpu Nodes=$host Default=YES MaxTime=INFINITE State=UP
-PartitionName=gpu Nodes=$host Default=NO MaxTime=INFINITE State=UP
+NodeName=test-one NodeHostname=$host NodeAddr=127.0.0.1 Port=17101 CPUs=$cores Boards=1 SocketsPerBoard=1 CoresPerSocket=$cores ThreadsPerCore=1 RealMemory=$memory Gres=gpu:fake:2 State=UNKNOWN
+NodeName=test-two NodeHostname=$host NodeAddr=127.0.0.1 Port=17102 CPUs=$cores Boards=1 SocketsPerBoard=1 CoresPerSocket=$cores ThreadsPerCore=1 RealMemory=$memory Gres=gpu:fake:2 State=UNKNOWN
+PartitionName=cpu Nodes=test-one Default=YES MaxTime=INFINITE State=UP
+PartitionName=gpu Nodes=test-one Default=NO MaxTime=INFINITE State=UP
+PartitionName=pair Nodes=test-one,test-two Default=NO MaxTime=INFINITE State=UP
 EOF
-    echo "NodeName=$host Name=gpu Type=fake File=$folder/dev/nvidia[0-1] Flags=nvidia_gpu_env" >"$folder/gres.conf"
+    echo "NodeName=test-[one,two] Name=gpu Type=fake File=$folder/dev/nvidia[0-1] Flags=nvidia_gpu_env" >"$folder/gres.conf"
 }
 
 start() {
-    local folder host
+    local folder
     mkdir -p "$1"
     folder=$(realpath "$1")
-    host=$(hostname -s)
     if [[ -e /etc/slurm/slurm.conf && $(readlink /etc/slurm/slurm.conf) != "$folder"/* ]]; then
         echo "/etc/slurm/slurm.conf: this machine has a Slurm of its own" >&2
         return 1
@@ -70,20 +75,22 @@ start() {
     [[ -S /run/munge/munge.socket.2 ]] && munge --no-input >/dev/null 2>&1 || runuser -u munge -- munged --force
     slurmctld
     sleep 1
-    slurmd -N "$host"
+    grep -q "$HOSTS" /etc/hosts || echo "$HOSTS" >>/etc/hosts
+    slurmd -N test-one
+    slurmd -N test-two
     for _ in $(seq 30); do
-        [[ $(sinfo --noheader --format %t --partition gpu 2>/dev/null) == idle ]] && return
+        [[ $(sinfo --noheader --format %t --partition pair 2>/dev/null) == idle ]] && return
         sleep 1
     done
-    echo "the node did not become idle; see $folder/log" >&2
+    echo "the nodes did not become idle; see $folder/log" >&2
     return 1
 }
 
 stop() {
-    local folder pid
+    local folder hosts
     folder=$(realpath "$1")
     scancel --user "$(id -un)" 2>/dev/null || true
-    for daemon in slurmd slurmctld; do
+    for daemon in slurmd.test-one slurmd.test-two slurmctld; do
         [[ -s $folder/run/$daemon.pid ]] && kill "$(<"$folder/run/$daemon.pid")" 2>/dev/null || true
     done
     [[ -s /run/munge/munged.pid ]] && kill "$(</run/munge/munged.pid)" 2>/dev/null || true
@@ -91,6 +98,7 @@ stop() {
         pgrep -x slurmd >/dev/null || pgrep -x slurmctld >/dev/null || break
         sleep 0.5
     done
+    hosts=$(grep -v "$HOSTS" /etc/hosts) && echo "$hosts" >/etc/hosts
     for file in slurm.conf gres.conf; do
         [[ $(readlink "/etc/slurm/$file") == "$folder/$file" ]] && rm "/etc/slurm/$file" || true
     done
@@ -100,7 +108,7 @@ case ${1:-} in
 install) install_packages ;;
 start | stop) "$1" "${2:?a folder is missing}" ;;
 *)
-    sed -n '2,7s/^# \{0,1\}//p' "$0"
+    sed -n '2,8s/^# \{0,1\}//p' "$0"
     exit 2
     ;;
 esac

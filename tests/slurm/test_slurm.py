@@ -24,6 +24,7 @@ OPTIONS = [
 """The profile as it is, but for what a machine of two cores has not and what a test does not wait for."""
 PARTITIONS = "partitions:\n  cpu: {max_threads: 64}\n  gpu: {max_threads: 64, max_gpu: 2}\n"
 CHECKPOINT = "results/demo/grpo/checkpoint/manifest.json"
+SFT = "results/demo/sft/checkpoint/manifest.json"
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,10 @@ def before_grpo(reported: Project, tmp_path: Path) -> Project:
 
 def provenance(project: Project, stage: str) -> dict:
     return json.loads((project.results() / "provenance" / f"{stage}.json").read_text())
+
+
+def training_log(project: Project, stage: str) -> list[dict]:
+    return [json.loads(line) for line in (project.results() / stage / "training_log.jsonl").read_text().splitlines()]
 
 
 def queue() -> list[str]:
@@ -131,5 +136,19 @@ def test_a_rule_that_asks_for_two_gpus_gets_two_and_starts_two_processes_once(be
     assert provenance(before_grpo, "train_grpo")["visible_gpus"] == "0,1"
     logs = sorted(file.name for file in (before_grpo.results() / "logs").glob("train_grpo*.log"))
     assert logs == ["train_grpo.launcher.log", "train_grpo.log", "train_grpo.rank1.log"]
-    lines = (before_grpo.results() / "grpo/training_log.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == list(range(1, 9)), "or the rule ran twice"
+    assert [entry["step"] for entry in training_log(before_grpo, "grpo")] == list(range(1, 9)), "or the rule ran twice"
+
+
+def test_a_training_over_two_machines(before_grpo: Project) -> None:
+    """One process on each: the losses of one machine with all of the batch."""
+    before_grpo.configure(sft={"gradient_accumulation_steps": 1, "train_sampling_strategy": "random"})
+    before_grpo.snakemake(*OPTIONS, SFT)
+    one = training_log(before_grpo, "sft")
+    before_grpo.configure(sft={"per_device_train_batch_size": 8, "launch": {"processes": 2, "machines": 2}})
+    plan = before_grpo.snakemake("--dry-run", "-p", *OPTIONS, SFT).stdout
+    assert "srun --overlap --nodes 2 --ntasks-per-node 1" in plan
+    before_grpo.snakemake(*OPTIONS, "--set-resources", "train_sft:slurm_partition=pair", "--", SFT)
+    two = training_log(before_grpo, "sft")
+    assert [entry["step"] for entry in two] == [entry["step"] for entry in one]
+    assert two[-1]["validation_loss"] == pytest.approx(one[-1]["validation_loss"], rel=0.02)
+    assert (before_grpo.results() / "logs/train_sft.rank1.log").is_file()
