@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import ROOT, Project, stand_in_for_programs
+from conftest import CORES, ROOT, Project, stand_in_for_programs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -110,6 +110,20 @@ def test_the_workflow_computes_what_is_shared_once(project: Project, tmp_path: P
     plan = project.snakemake("--dry-run", "--quiet", "host").stdout
     assert plan.count("_train_grpo ") == 2, "of the new rate; the others are as they were"
     assert "_train_sft " not in plan
+
+
+@pytest.mark.pipeline
+def test_two_runs_are_computed_at_once_by_a_snakemake_each(project: Project, tmp_path: Path) -> None:
+    environment = stand_in_for_programs(tmp_path / "bin")
+    commands = {name: ["snakemake", "--cores", CORES, "--config", f"run={name}"] for name in ("one", "other")}
+    running = {
+        name: subprocess.Popen(command, cwd=project.folder, env=environment, stderr=subprocess.PIPE, text=True)
+        for name, command in commands.items()
+    }
+    for name, process in running.items():
+        _, printed = process.communicate(timeout=600)
+        assert process.returncode == 0, printed
+        assert (project.results(name) / "report/index.html").is_file()
 
 
 @pytest.mark.pipeline
