@@ -33,13 +33,10 @@ else:
     include: "rules/one_run.smk"
 
 
-localrules:
-    report,
-
-
 rule report:
     default_target: True
     input:
         REPORT,
+    localrule: True
     message:
         "The report and all that belongs to it"

@@ -29,15 +29,6 @@ if unknown := SETTINGS.resources.keys() - RULES_WITH_NEEDS:
     sys.exit(f"configuration error: resources: no such rule: {', '.join(sorted(unknown))}")
 
 
-localrules:
-    data,
-    sft,
-    merged,
-    reward_model,
-    grpo,
-    evaluation,
-
-
 REPORT = [
     f"{RESULTS}/report/index.html",
     f"{RESULTS}/lm_eval/ecg_expert_qa.yaml",
@@ -50,6 +41,7 @@ rule data:
     input:
         f"{RESULTS}/data/data_report.json",
         f"{RESULTS}/data/data_report.html",
+    localrule: True
     message:
         "The prepared data, and the page about it"
 
@@ -57,6 +49,7 @@ rule data:
 rule sft:
     input:
         f"{RESULTS}/sft/checkpoint/manifest.json",
+    localrule: True
     message:
         "The SFT adapter"
 
@@ -64,6 +57,7 @@ rule sft:
 rule merged:
     input:
         f"{RESULTS}/sft_model/manifest.json",
+    localrule: True
     message:
         "The merged SFT model"
 
@@ -71,6 +65,7 @@ rule merged:
 rule reward_model:
     input:
         REWARD_MODEL,
+    localrule: True
     message:
         "The reward model, and how often it is right"
 
@@ -78,6 +73,7 @@ rule reward_model:
 rule grpo:
     input:
         f"{RESULTS}/grpo_model/manifest.json",
+    localrule: True
     message:
         "The GRPO model"
 
@@ -85,5 +81,6 @@ rule grpo:
 rule evaluation:
     input:
         f"{RESULTS}/evaluation/comparison.json",
+    localrule: True
     message:
         "The comparison of base, SFT and GRPO"

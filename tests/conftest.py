@@ -78,9 +78,7 @@ class Project:
 
     def jobs(self, *arguments: str) -> set[str]:
         """The rules of which a dry run would run a job."""
-        output = self.snakemake(*arguments, "--dry-run", "--quiet", "host").stdout
-        lines = output.split("Job stats:")[-1].splitlines() if "Job stats:" in output else []
-        return {line.split()[0] for line in lines if len(line.split()) == 2 and line.split()[1].isdigit()} - {"total", "report"}
+        return rules_in(self.snakemake(*arguments, "--dry-run", "--quiet", "host").stdout)
 
     def results(self, run: str = "demo") -> Path:
         """The folder of a run."""
@@ -120,6 +118,12 @@ def _update(configuration: dict, changes: dict) -> None:
             _update(configuration[key], value)
         else:
             configuration[key] = value
+
+
+def rules_in(plan: str) -> set[str]:
+    """The rules of which a dry run that printed this would run a job."""
+    lines = plan.split("Job stats:")[1].splitlines() if "Job stats:" in plan else []
+    return {words[0] for line in lines if len(words := line.split()) == 2 and words[1].isdigit()} - {"total", "report"}
 
 
 def copy_project(folder: Path) -> Project:
