@@ -169,22 +169,22 @@ def tiny_settings(model: Path) -> dict[str, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, so that no worker ends long after the others; and one begins without the finished run, which takes
-    a while.
+    """Long files first, so that no worker ends long after the others. The longest makes the finished run; the next ones do without
+    it, so that nobody waits.
     """
+    pipeline, need_the_run = set(), set()
+    for item in items:
+        if item.get_closest_marker("pipeline"):
+            pipeline.add(item.path)
+        if "finished" in getattr(item, "fixturenames", ()):
+            need_the_run.add(item.path)
 
     def place(item: pytest.Item) -> int:
-        needs_the_run = "finished" in getattr(item, "fixturenames", ())
-        if item.get_closest_marker("vllm") and needs_the_run:
+        if item.path.stem == "test_training_at_scale":
             return 0
-        if item.get_closest_marker("pipeline"):
-            return 2 if needs_the_run else 1
-        return 3
+        return 2 if item.path in need_the_run else 1 if item.path in pipeline else 3
 
-    first = {}
-    for item in items:
-        first[item.path] = min(place(item), first.get(item.path, 3))
-    items.sort(key=lambda item: first[item.path])
+    items.sort(key=place)
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

@@ -142,7 +142,7 @@ def test_a_wrong_value_is_named(project: Project) -> None:
 
 @pytest.fixture(scope="module")
 def compared(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page's folder for three runs: the finished one, itself again, and one whose every third answer is worse."""
+    """The page's folder for three runs: the finished one, itself again, and one whose every answer has a lower score."""
     folder = tmp_path_factory.mktemp("sweep")
     runs = {name: folder / "results" / name for name in ("first", "same", "worse")}
     table = pq.read_table(finished.results() / "evaluation/grpo/scores.parquet")
@@ -152,7 +152,7 @@ def compared(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Pat
         rows = table.to_pylist()
         if name == "worse":
             for number, row in enumerate(rows):
-                row["rouge_l"] = max(0.0, row["rouge_l"] - 0.05 - 0.01 * (number % 3))
+                row["rouge_l"] -= 0.05 + 0.01 * (number % 3)
         pq.write_table(pa.Table.from_pylist(rows, table.schema), run / "evaluation/grpo/scores.parquet")
     compare(folder, list(runs))
     return folder / "results/sweep/sweep"
