@@ -169,8 +169,8 @@ def tiny_settings(model: Path) -> dict[str, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, so that no worker ends long after the others. The longest makes the finished run; the next ones do without
-    it, so that nobody waits.
+    """Long files first, so that no worker ends long after the others. The longest makes the finished run; the next ones do
+    without it, so that nobody waits.
     """
     pipeline, need_the_run = set(), set()
     for item in items:
