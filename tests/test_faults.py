@@ -18,7 +18,7 @@ from conftest import CORES, REPRODUCIBLE, Project
 
 from ecg_grpo.files import sha256_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.faults, pytest.mark.pipeline, pytest.mark.timeout(3000)]
 
 KILLS = int(os.environ.get("KILLS", "10"))
 TARGETS = ["evaluation", "data"]
