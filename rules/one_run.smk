@@ -1,7 +1,8 @@
 """One run: the rules of all stages, and the targets by name.
 
-REPORT  what a whole run makes: the report, the task for lm-evaluation-harness, and what evaluation.require and reward_model
-        ask for
+REPORT  what a whole run makes: the report, the task for lm-evaluation-harness, what evaluation.require and reward_model
+        ask for; and what of its way there is worth keeping, since Snakemake does not miss a deleted file of which only
+        others were made
 """
 
 
@@ -34,6 +35,13 @@ REPORT = [
     f"{RESULTS}/lm_eval/ecg_expert_qa.yaml",
     *([f"{RESULTS}/evaluation/requirements.json"] if SETTINGS.evaluation.require else []),
     *(REWARD_MODEL if SETTINGS.trains_reward_model() else []),
+    *[f"{RESULTS}/data/{table}.parquet" for table in ["train", "validation", "test", "quarantine", "dropped"]],
+    *[f"{RESULTS}/{model}_model/manifest.json" for model in ["base", "sft", "grpo"]],
+    *[f"{RESULTS}/{stage}/checkpoint/manifest.json" for stage in ["sft", "grpo"]],
+    f"{RESULTS}/grpo/completions.parquet",
+    *[f"{RESULTS}/evaluation/{system}/answers.parquet" for system in SYSTEMS],
+    *score_tables(SYSTEMS),
+    f"{RESULTS}/evaluation/comparison.json",
 ]
 
 
