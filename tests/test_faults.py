@@ -128,6 +128,7 @@ def test_a_disk_that_is_full_in_every_stage(finished: Project, project: Project,
         assert "Traceback" not in text
         for line in lines:
             assert "No space left" in line or "no room" in line, line
+            assert "Make room and run snakemake again" in line, line
             stages.add(line.split(":")[0])
     print(f"{len(failures)} failures, in {sorted(stages)}")
     assert len(stages) >= 4

@@ -16,6 +16,7 @@ settings, code and versions, and how long it took.
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import os
 import platform
@@ -41,6 +42,7 @@ _REPORTED_PACKAGES = (
     *("sentence-transformers", "tokenizers", "torch", "transformers", "trl", "vllm"),
 )
 
+_MAKE_ROOM = "Make room and run snakemake again."
 _SECONDS_TO_END = 5
 """For the processes of an earlier attempt that was just ended."""
 
@@ -92,11 +94,14 @@ class StageParser(argparse.ArgumentParser):
             stage.fail(str(error))
         except OSError as error:
             traceback.print_exc()
-            stage.fail(f"{error.filename or 'file system'}: {error.strerror or error}")
+            what_to_do = f" {_MAKE_ROOM}" if error.errno == errno.ENOSPC else ""
+            stage.fail(f"{error.filename or 'file system'}: {error.strerror or error}.{what_to_do}")
         except Exception as error:  # the one place that turns a defect into a line; the log has the traceback
             if arguments.log is None:
                 raise
             traceback.print_exc()
+            if os.strerror(errno.ENOSPC) in str(error):  # some libraries do not raise it as an OSError
+                stage.fail(f"file system: {os.strerror(errno.ENOSPC)}. {_MAKE_ROOM}")
             if _is_anothers_end(error):
                 stage.end_with_the_others(f"another process of this stage ended; its log is beside {arguments.log}")
             stage.fail(f"{type(error).__name__}: {error}. This is not your input's fault; details: {arguments.log}")
