@@ -1,7 +1,6 @@
 # make demo   the whole pipeline on a small real model; ends with the report's path
 # make test   the whole test suite, formatting and lint included
-# make test-slow  what takes minutes more: trainings killed at random moments (KILLS=10: ten each)
-# make test-faults  half an hour more: kills anywhere (KILLS=30: so many), full disks, lost files; the conda environments, with a stand-in for conda
+# make test-faults  up to an hour more: kills at random moments (KILLS=30: so many in each test), full disks, lost files; the conda environments, with a stand-in for conda
 # make test-slurm  the workflow on a real Slurm of this one machine, which it installs (Debian, as root), starts and stops
 # make env    only the environment, .venv
 # make env-vllm  a second environment, .venv-vllm, for the tests of vLLM and DeepSpeed on a processor (make test makes it too)
@@ -17,7 +16,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Two tests at once, each on one core.
 PYTEST := python -m pytest --numprocesses 2 --no-loadscope-reorder
 
-.PHONY: demo test test-slow test-faults test-slurm env env-vllm image lock schema
+.PHONY: demo test test-faults test-slurm env env-vllm image lock schema
 
 demo: env
 	@snakemake --cores all
@@ -31,14 +30,11 @@ test: env env-vllm
 	@snakemake --lint
 	@$(PYTEST) --dist loadfile
 
-test-slow: env
-	@$(PYTEST) --dist loadgroup -m slow
-
 test-faults: env
 	@$(PYTEST) --dist loadgroup -m faults
 
 test-slurm: env
-	@command -v sbatch >/dev/null || tests/slurm/cluster.sh install
+	@command -v sbatch >/dev/null || tests/slurm/cluster.sh install || echo "No Slurm on this machine: its tests will be skipped"
 	@python -m pytest -m slurm
 
 env: .venv/complete

@@ -45,11 +45,8 @@ for split in SPLITS:
     parser.add_input(f"--{split}", help=f"the {split} split (parquet)")
 parser.add_input("--quarantine", help="records that are kept apart (parquet)")
 parser.add_input("--dropped", help="records that repeat others word for word (parquet)")
-parser.add_input("--template", help="the page's Jinja template")
-parser.add_input("--style", help="the page's style sheet")
-parser.add_input("--scripts", nargs="*", metavar="JS", help="the page's scripts")
 parser.add_output("--report", help="data_report.json to write")
-parser.add_output("--page", help="data_report.html to write")
+parser.add_page("data_report.html")
 parser.add_argument("--run", required=True, help="name of the run")
 
 MOST_SCORED = 1000

@@ -55,7 +55,7 @@ PartitionName=cpu Nodes=test-one Default=YES MaxTime=INFINITE State=UP
 PartitionName=gpu Nodes=test-one Default=NO MaxTime=INFINITE State=UP
 PartitionName=pair Nodes=test-one,test-two Default=NO MaxTime=INFINITE State=UP
 EOF
-    echo "NodeName=test-[one,two] Name=gpu Type=fake File=$folder/dev/nvidia[0-1] Flags=nvidia_gpu_env" >"$folder/gres.conf"
+    echo "NodeName=test-one,test-two Name=gpu Type=fake File=$folder/dev/nvidia[0-1] Flags=nvidia_gpu_env" >"$folder/gres.conf"
 }
 
 start() {

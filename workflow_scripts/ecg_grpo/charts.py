@@ -1,8 +1,8 @@
-"""The charts of both pages, as plotly figures; none of them holds a model's or a record's text."""
+"""The charts of all pages, as plotly figures; none of them holds a model's or a record's text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,14 +50,7 @@ def difference_chart(
                 x=[entry["mean"] for entry in shown],
                 y=[row + (place - (len(pairs) - 1) / 2) * 0.7 / len(pairs) for row in range(len(labels))],
                 text=list(labels.values()),
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [entry["high"] - entry["mean"] for entry in shown],
-                    "arrayminus": [entry["mean"] - entry["low"] for entry in shown],
-                    "thickness": 2,
-                    "width": 5,
-                },
+                error_x=_intervals(shown),
                 mode="markers",
                 marker={
                     "size": 9,
@@ -131,22 +124,13 @@ def run_chart(differences: Mapping[str, Mapping[str, Entry]], labels: Mapping[st
         title: what the differences are.
     """
     figure = _figure(height=150 + 34 * len(differences))
-    names = list(differences)
     for place, metric in enumerate(labels):
-        entries = [differences[name][metric] for name in names]
-        known = [(name, entry) for name, entry in zip(names, entries, strict=True) if entry["mean"] is not None]
+        known = {name: entries[metric] for name, entries in differences.items() if entries[metric]["mean"] is not None}
         figure.add_trace(
             go.Scatter(
-                x=[entry["mean"] for _, entry in known],
-                y=[name for name, _ in known],
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [entry["high"] - entry["mean"] for _, entry in known],
-                    "arrayminus": [entry["mean"] - entry["low"] for _, entry in known],
-                    "thickness": 2,
-                    "width": 5,
-                },
+                x=[entry["mean"] for entry in known.values()],
+                y=list(known),
+                error_x=_intervals(known.values()),
                 mode="markers",
                 marker={"size": 9, "color": COLOURS["grpo"]},
                 visible=place == 0,
@@ -157,8 +141,17 @@ def run_chart(differences: Mapping[str, Mapping[str, Entry]], labels: Mapping[st
     figure.add_vline(x=0, line={"color": "#888", "width": 1})
     _choose_one(figure, list(labels.values()))
     figure.update_xaxes(title=title)
-    figure.update_yaxes(autorange="reversed", type="category", categoryorder="array", categoryarray=names, showgrid=False)
+    figure.update_yaxes(
+        autorange="reversed", type="category", categoryorder="array", categoryarray=list(differences), showgrid=False
+    )
     return figure
+
+
+def _intervals(entries: Collection[Entry]) -> dict[str, object]:
+    """Error bars from each entry's `low` to its `high`."""
+    above = [entry["high"] - entry["mean"] for entry in entries]
+    below = [entry["mean"] - entry["low"] for entry in entries]
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 2, "width": 5}
 
 
 def _choose_one(figure: go.Figure, labels: Sequence[str]) -> None:

@@ -67,6 +67,13 @@ class StageParser(argparse.ArgumentParser):
         """A file that the stage writes."""
         self._outputs.append(self.add_argument(flag, type=Path, required=True, **options).dest)
 
+    def add_page(self, name: str) -> None:
+        """A page that the stage writes, and what it is made from (`ecg_grpo.pages`)."""
+        self.add_input("--template", help="the page's Jinja template")
+        self.add_input("--style", help="the page's style sheet")
+        self.add_input("--scripts", nargs="*", metavar="JS", help="the page's scripts")
+        self.add_output("--page", help=f"{name} to write")
+
     def add_settings(self, section: str) -> None:
         """The stage's section of the configuration."""
         self.add_argument("--settings", default="{}", metavar="JSON", help=f"section `{section}` of the configuration, as JSON")
