@@ -3,6 +3,7 @@
 SETTINGS   the configuration, one model for each section
 RESULTS    results/<run>
 RAW_FILES  the raw files: those of data.raw_dir, or FETCHED_RAW_FILES if it is null
+RAW_HASHES the former's contents: a file that came with an older date than the results (cp -p, unzip) is news all the same
 OTHER_MODEL_FILES   files of those models of evaluation.models that are directories, by name
 REASONING_MODEL_FILES   files of bootstrap_reasoning.model, if it names a directory
 ENDPOINTS  those that a server answers for: their sections, by name
@@ -10,6 +11,7 @@ LOGS, BENCHMARKS, PROVENANCE, SCRATCH, TENSORBOARD   folders below it
 STORE      results that runs have in common
 score_tables        the tables that hold scores of some systems
 needs               a rule's memory, time and GPUs
+machines            how many machines a training takes
 RULES_WITH_NEEDS    the rules that asked for them: all but the named targets
 provenance_of       a stage's provenance file, which `snakemake --report` shows
 """
@@ -22,17 +24,20 @@ if f"{workflow.basedir}/workflow_scripts" not in sys.path:
 
 from ecg_grpo.base_model import check_model_directory
 from ecg_grpo.errors import InputError
+from ecg_grpo.files import sha256_of
 from ecg_grpo.fingerprint import code_fingerprint
 from ecg_grpo.raw_files import BY_CODE, find_raw_files
 from ecg_grpo.settings.run import load_settings
+from ecg_grpo.settings.section import rule_parameter
 
 try:
     SETTINGS = load_settings(config, [str(file) for file in workflow.configfiles])
     RESULTS = f"results/{SETTINGS.run}"
     FETCHED_RAW_FILES = [f"{RESULTS}/raw/{BY_CODE[code].name}" for code in SETTINGS.raw_data.files]
-    RAW_FILES = FETCHED_RAW_FILES
+    RAW_FILES, RAW_HASHES = FETCHED_RAW_FILES, []
     if SETTINGS.data.raw_dir is not None:
         RAW_FILES = [str(file) for file in find_raw_files(SETTINGS.data.raw_dir)]
+        RAW_HASHES = [sha256_of(Path(file)) for file in RAW_FILES]
     BASE_MODEL_FILES = []
     if SETTINGS.base_model.source == "path":
         folder = check_model_directory(Path(SETTINGS.base_model.path))
@@ -107,3 +112,12 @@ def needs(rule, **amounts):
         name: (lambda wildcards, attempt, amount=amount: amount * attempt) if name in growing else amount
         for name, amount in amounts.items()
     }
+
+
+def machines(rule, launch):
+    """A training's resources for Slurm: its machines, and a task on each of them, or Slurm would cut the job to one machine.
+
+    With GPUs Slurm is not told of tasks: Snakemake takes `tasks` for tasks of each GPU there.
+    """
+    with_gpus = SETTINGS.resources_of(rule).get("gpu", 0) > 0
+    return {"nodes": launch.machines} | ({} if with_gpus else {"tasks": launch.machines})

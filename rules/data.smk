@@ -37,6 +37,7 @@ rule prepare_data:
     params:
         settings=SETTINGS.data.as_json(),
         code=code_fingerprint("workflow_scripts/prepare_data.py"),
+        raw_hashes=RAW_HASHES,
         store=STORE,
     message:
         "Preparing the data"

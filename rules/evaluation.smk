@@ -216,7 +216,7 @@ rule check_requirements:
     resources:
         **needs("check_requirements", mem_mb=1000, runtime=10),
     params:
-        require=json.dumps(SETTINGS.evaluation.require),
+        require=rule_parameter(SETTINGS.evaluation.require),
         code=code_fingerprint("workflow_scripts/check_requirements.py"),
     message:
         "Judging what evaluation.require asks for"

@@ -34,7 +34,7 @@ rule train_grpo:
     threads: 8
     resources:
         **needs("train_grpo", mem_mb=8000, runtime=1440, gpu=0),
-        nodes=SETTINGS.grpo.launch.machines,
+        **machines("train_grpo", SETTINGS.grpo.launch),
     params:
         launch=SETTINGS.grpo.launch.command(),
         launcher_log=SETTINGS.grpo.launch.launcher_log(f"{LOGS}/train_grpo.launcher.log"),

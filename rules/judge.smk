@@ -49,7 +49,7 @@ rule judge_answers:
     params:
         scratch=SCRATCH,
         compared=" ".join(f"{system}:{other}" for system, other in JUDGED_PAIRS),
-        model_names=json.dumps(MODEL_NAMES, sort_keys=True),
+        model_names=rule_parameter(MODEL_NAMES),
         settings="null" if JUDGE is None else JUDGE.as_json(),
         code=code_fingerprint("workflow_scripts/judge_answers.py"),
     message:

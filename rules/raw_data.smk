@@ -22,8 +22,7 @@ rule fetch_raw_data:
     resources:
         **needs("fetch_raw_data", mem_mb=1000, runtime=120),
     params:
-        # A function, because Snakemake takes the address's {commit} and {file} in a plain string for wildcards.
-        settings=lambda wildcards: SETTINGS.raw_data.as_json(),
+        settings=SETTINGS.raw_data.as_json(),
         code=code_fingerprint("workflow_scripts/fetch_raw_data.py"),
         scratch=SCRATCH,
     message:

@@ -136,7 +136,7 @@ rule train_reward_model:
     threads: 8
     resources:
         **needs("train_reward_model", mem_mb=8000, runtime=1440, gpu=0),
-        nodes=SETTINGS.reward_model.training.launch.machines,
+        **machines("train_reward_model", SETTINGS.reward_model.training.launch),
     params:
         launch=SETTINGS.reward_model.training.launch.command(),
         launcher_log=SETTINGS.reward_model.training.launch.launcher_log(f"{LOGS}/train_reward_model.launcher.log"),

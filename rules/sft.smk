@@ -31,7 +31,7 @@ rule train_sft:
     threads: 8
     resources:
         **needs("train_sft", mem_mb=8000, runtime=1440, gpu=0),
-        nodes=SETTINGS.sft.launch.machines,
+        **machines("train_sft", SETTINGS.sft.launch),
         # Too little data for GRPO is refused here, before SFT is paid for. A resource and not a parameter, because another
         # batch size of GRPO must not train SFT again.
         grpo_prompts_per_step=SETTINGS.grpo.prompts_per_step,

@@ -3,11 +3,10 @@
 Inputs:  what each run needs; what two runs have in common is computed by the first of them
 Outputs: results/<run>-<six letters of its values' hash>/ for each run, results/<run>/sweep/index.html,
          results/<run>/sweep/sweep.json
-REPORT:  that page and the report of each run
+REPORT:  that page and all that each run makes
 Steps:   every run is this workflow as a module, with its own values; compare the GRPO models on the validation split
 """
 
-import json
 import sys
 
 sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
@@ -15,6 +14,7 @@ sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
 from ecg_grpo.errors import InputError
 from ecg_grpo.fingerprint import code_fingerprint
 from ecg_grpo.settings.scoring import ComparisonSettings
+from ecg_grpo.settings.section import rule_parameter
 from ecg_grpo.sweep import runs_of, shared
 
 try:
@@ -42,7 +42,7 @@ for name, run in RUNS.items():
     workflow.modules[name].use_rules(["*"], name_modifier=f"{name}_*", exclude_rules=SHARED[name].left_out)
 
 
-REPORT = [f"{SWEEP}/index.html", *expand("results/{run}/report/index.html", run=RUNS)]
+REPORT = [f"{SWEEP}/index.html", *(file for name in RUNS for file in workflow.get_rule(f"{name}_report").input)]
 
 
 rule compare_runs:
@@ -72,7 +72,7 @@ rule compare_runs:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        values=json.dumps({name: run.values for name, run in RUNS.items()}).replace("{", "{{").replace("}", "}}"),
+        values=rule_parameter({name: run.values for name, run in RUNS.items()}),
         settings=COMPARISON.as_json(),
         code=code_fingerprint("workflow_scripts/compare_runs.py"),
     message:

@@ -101,7 +101,7 @@ def test_killed_at_random_moments(finished: Project, project: Project) -> None:
     assert min(happened.get(whom, 0) for whom in ("snakemake", "job", "group")) >= KILLS // 10
 
 
-def test_a_disk_that_is_full_in_every_stage(finished: Project, project: Project, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_again_and_again(finished: Project, project: Project, tmp_path: Path) -> None:
     """The results are on a real file system with too little room, which is given a little more after every failure."""
     allowed = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False)
     if allowed.returncode:

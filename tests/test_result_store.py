@@ -90,14 +90,20 @@ def test_models_are_linked_and_what_snakemake_dates_is_copied(runs: Runs) -> Non
     assert runs.file("two/text.txt").stat().st_mtime > 0, "a result is as new as the job that fetched it"
 
 
-@pytest.mark.parametrize("change", ["input", "settings", "parameter", "code"])
+@pytest.mark.parametrize("change", ["input", "input's name", "settings", "parameter", "code"])
 def test_what_differs_in_anything_is_computed(runs: Runs, change: str) -> None:
     runs.run("one")
     if change == "input":
         runs.file("in.txt").write_text("other")
     if change == "code":
         runs.file("example.py").write_text(PROGRAM.replace("= 3", "= 4"))
-    options = {"settings": ["--settings", '{"a": 1}'], "parameter": ["--title", "another"]}
+    if change == "input's name":
+        runs.file("in.txt").rename(runs.file("other.txt"))
+    options = {
+        "settings": ["--settings", '{"a": 1}'],
+        "parameter": ["--title", "another"],
+        "input's name": ["--read", "other.txt"],
+    }
     assert "computed_before" not in runs.run("two", *options.get(change, []))["facts"]
     assert runs.computed == 2
 

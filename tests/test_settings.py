@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import get_args
 
 import pytest
 import yaml
 from conftest import ROOT
+from hypothesis import example, given
+from hypothesis import strategies as st
+from snakemake.io import apply_wildcards
 from snakemake.utils import update_config
 
 from ecg_grpo.errors import InputError
@@ -19,7 +23,7 @@ from ecg_grpo.settings.evaluation import ScoreName
 from ecg_grpo.settings.grpo import GRPOSettings, MetricName
 from ecg_grpo.settings.reward import RewardInUse, RewardName, RewardSettings
 from ecg_grpo.settings.run import Settings, load_settings
-from ecg_grpo.settings.section import Section
+from ecg_grpo.settings.section import Section, rule_parameter
 from ecg_grpo.settings.sft import SFTSettings
 from ecg_grpo.settings.training import LaunchSettings
 from write_config_schema import SCHEMA, config_schema
@@ -199,6 +203,14 @@ def test_what_the_stages_are_given_follows_from_one_key() -> None:
     assert RewardInUse.from_json(on.reward_in_use.as_json()) == on.reward_in_use
 
 
+@example({"layers.[0-9]{1,2}": ["{word}", "\\{word}", '"{word}', "{word,a|b}"]})
+@given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_snakemake_leaves_a_parameter_as_it_is(value: object) -> None:
+    text = rule_parameter(value)
+    assert json.loads(text) == value
+    assert apply_wildcards(text, {}) == text
+
+
 def test_the_launch_command() -> None:
     assert LaunchSettings().command() == "python"
     assert LaunchSettings(deepspeed=ZERO2).command() == "python"
@@ -211,7 +223,7 @@ def test_the_launch_command() -> None:
     assert LaunchSettings().launcher_log("a b.log") == ""
     assert LaunchSettings(processes=2).launcher_log("a b.log") == "2> 'a b.log'"
     everywhere = LaunchSettings(processes=4, machines=2).command()
-    assert " srun --overlap --nodes 2 --ntasks-per-node 1 " in everywhere
+    assert " srun --overlap --nodes 2 --ntasks 2 --ntasks-per-node 1 " in everywhere
     assert "on_this_machine.sh accelerate launch --multi_gpu --num_processes 4 --num_machines 2" in everywhere
 
 

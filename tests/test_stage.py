@@ -36,6 +36,11 @@ def example(arguments, stage):
         raise ZeroDivisionError("oops")
     if arguments.how == "long":
         time.sleep(60)
+    if arguments.how == "other input":
+        getattr(arguments, "in").write_text("other")
+    if arguments.how == "other code":
+        with open("example.py", "a") as program:
+            program.write("edited = True\\n")
     arguments.out.write_text("result")
     stage.facts["answer"] = 42
 
@@ -83,6 +88,22 @@ def test_a_good_run_is_quiet_logged_and_traced(tmp_path: Path) -> None:
     assert provenance["commit"] is None, "it is no git checkout"
 
 
+def test_code_that_is_edited_while_it_runs_did_not_make_the_result(tmp_path: Path) -> None:
+    def codes(how: str) -> tuple[str, dict]:
+        assert run_example(tmp_path, how).returncode == 0
+        provenance = json.loads((tmp_path / "provenance.json").read_text())
+        return provenance["code"], provenance["code_files"]
+
+    assert codes("well") == codes("other code")
+
+
+def test_an_input_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    run = run_example(tmp_path, "other input")
+    assert run.returncode == 1
+    assert run.stderr == "example: error: in.txt: changed while this stage ran. Run snakemake again.\n"
+    assert not (tmp_path / "provenance.json").exists()
+
+
 def test_bad_input_is_one_line_and_status_1(tmp_path: Path) -> None:
     run = run_example(tmp_path, "input")
     assert run.returncode == 1
@@ -107,7 +128,7 @@ def test_a_stage_that_still_runs_is_not_started_beside_itself(tmp_path: Path) ->
         earlier.kill()
     assert second.returncode == 1
     assert second.stderr.count("\n") == 1
-    assert "an earlier process of this stage still runs" in second.stderr
+    assert f"an earlier process of this stage still runs and writes to it (process {earlier.pid} on " in second.stderr
     assert not (tmp_path / "out.txt").exists()
     assert run_example(tmp_path, "well").returncode == 0, "now it is gone"
 

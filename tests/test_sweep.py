@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,8 @@ def test_a_value_added_later_leaves_the_other_runs_as_they_are(seeds: list[int],
         ({"grpo.seed": [1, 1]}, "sweep.grpo.seed: has a value twice"),
         ({"gpro.seed": [1]}, "sweep.gpro.seed: its section is not in the configuration"),
         ({"run": ["a"]}, "sweep.run: cannot differ"),
+        ({"resources.train_grpo": [{}]}, "sweep.resources.train_grpo: cannot differ"),
+        ({"evaluation.split": ["test", "validation"]}, "sweep.evaluation.split: cannot differ"),
         ({"grpo.seed": list(range(40)), "sft.seed": list(range(40))}, "sweep: stands for 1600 runs"),
     ],
 )
@@ -114,6 +117,37 @@ def test_the_workflow_computes_what_is_shared_once(project: Project, tmp_path: P
     stats = planned(project)
     assert jobs("train_grpo") == 2, "of the new rate; the others are as they were"
     assert jobs("train_sft") == 0
+
+
+@pytest.mark.pipeline
+def test_a_sweep_asks_for_all_that_a_run_alone_does(project: Project, tmp_path: Path) -> None:
+    project.configure(sweep={"grpo.seed": [1]})
+    project.snakemake(environment=stand_in_for_programs(tmp_path / "bin"))
+    (run,) = project.results().parent.glob("demo-*")
+    for lost in ("grpo/completions.parquet", "lm_eval/ecg_expert_qa.yaml", "data/quarantine.parquet"):
+        (run / lost).unlink()
+        assert project.jobs() != set(), lost
+        project.snakemake(environment=stand_in_for_programs(tmp_path / "bin"))
+
+
+@pytest.mark.pipeline
+def test_the_workflow_compares_the_runs_by_their_values(finished: Project, project: Project, tmp_path: Path) -> None:
+    """Braces and all: Snakemake takes `{word}` in a parameter for a wildcard."""
+    swept_values = {"grpo.seed": [1, 2], "report.title": ["a {model}'s {1,2} words"]}
+    project.configure(sweep=swept_values)
+    project.snakemake(environment=stand_in_for_programs(tmp_path / "bin"))
+    for run in project.results().parent.glob("demo-*"):
+        for name in ("comparison.json", "grpo/scores.parquet"):
+            made = (run / "evaluation" / name).stat()
+            shutil.copy(finished.results() / "evaluation" / name, run / "evaluation" / name)
+            os.utime(run / "evaluation" / name, ns=(made.st_atime_ns, made.st_mtime_ns))
+    page = project.results() / "sweep/index.html"
+    page.unlink()
+    project.snakemake("results/demo/sweep/index.html", "--rerun-triggers", "mtime")
+    assert "not a medical device" in page.read_text()
+    runs = json.loads((page.parent / "sweep.json").read_text())["runs"]
+    (title,) = swept_values["report.title"]
+    assert [run["values"] for run in runs] == [{"grpo.seed": seed, "report.title": title} for seed in (1, 2)]
 
 
 @pytest.mark.pipeline

@@ -99,11 +99,28 @@ def test_only_those_that_the_user_left_visible_are_given(machine: Machine) -> No
     assert machine.run(1, CUDA_VISIBLE_DEVICES="2") == "2"
     assert "this machine has 1" in machine.run(2, CUDA_VISIBLE_DEVICES="2")
 
+    assert "this machine has 0" in machine.run(1, CUDA_VISIBLE_DEVICES="")
 
-@pytest.mark.parametrize(("gpus", "environment"), [(0, {}), (2, {"SLURM_JOB_ID": "7"})])
-def test_without_a_need_or_under_slurm_nothing_is_touched(machine: Machine, gpus: int, environment: dict[str, str]) -> None:
-    assert machine.run(gpus, **environment) == "none"
-    assert machine.run(gpus, **environment, CUDA_VISIBLE_DEVICES="5") == "5"
+
+def test_without_a_need_nothing_is_touched(machine: Machine) -> None:
+    assert machine.run(0) == "none"
+    assert machine.run(0, CUDA_VISIBLE_DEVICES="5") == "5"
+
+
+def test_a_slurm_job_has_what_slurm_gave_it(machine: Machine) -> None:
+    assert machine.run(2, SLURM_JOB_ID="7", CUDA_VISIBLE_DEVICES="0,1") == "0,1"
+    assert machine.run(16, SLURM_JOB_ID="7", CUDA_VISIBLE_DEVICES="0,1") == "0,1", "the others are on other machines"
+
+
+def test_jobs_in_one_allocation_share_its_gpus_out(machine: Machine) -> None:
+    allocation = {"SLURM_JOB_ID": "7", "CUDA_VISIBLE_DEVICES": "4,5"}
+    holder = machine.start(1, "echo $CUDA_VISIBLE_DEVICES; sleep 60", **allocation)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "4\n"
+    assert machine.run(1, **allocation) == "5"
+    assert machine.run(1, **(allocation | {"SLURM_JOB_ID": "8"})) == "4", "of another allocation, and another GPU"
+    os.killpg(holder.pid, signal.SIGKILL)
+    holder.wait()
 
 
 def test_every_rule_that_can_use_gpus_takes_them_so() -> None:

@@ -3,23 +3,26 @@
 # Takes that many GPUs of this machine for the job and shows it these alone (CUDA_VISIBLE_DEVICES). Snakemake counts the resource
 # `gpu` but hands no device out, so that two jobs would both work on the first one. A GPU is taken by a lock on a file, which
 # the shell and all that it starts hold for as long as one of them lives, however they end. While too few are free it waits.
-# In a Slurm job the GPUs are Slurm's to give.
+# In a Slurm job of its own it has what Slurm gave it; jobs side by side in one allocation share that out in the same way.
 take_gpus() {
     local wanted=$1 gpus=() locks=() taken=() folder gpu lock gate said=""
-    if ((wanted == 0)) || [[ -n ${SLURM_JOB_ID:-} ]]; then
+    if ((wanted == 0)); then
         return
     fi
-    if [[ -n ${CUDA_VISIBLE_DEVICES:-} ]]; then
+    if [[ -n ${CUDA_VISIBLE_DEVICES+set} ]]; then
         IFS=, read -ra gpus <<<"$CUDA_VISIBLE_DEVICES"
     else
         mapfile -t gpus < <(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null || true)
+    fi
+    if [[ -n ${SLURM_JOB_ID:-} ]] && ((${#gpus[@]} <= wanted)); then # more are wanted where they are on several machines
+        return
     fi
     if ((${#gpus[@]} < wanted)); then
         echo "error: resource gpu: the rule asks for $wanted GPUs and this machine has ${#gpus[@]}." \
             "Ask for fewer (resources: in the configuration) or run where there are more." >&2
         return 1
     fi
-    folder=${TMPDIR:-/tmp}/ecg-grpo-gpus-$UID
+    folder=${TMPDIR:-/tmp}/ecg-grpo-gpus-$UID/${SLURM_JOB_ID:-here} # every allocation may number its GPUs from 0
     mkdir -p "$folder"
     while true; do
         exec {gate}>"$folder/gate" # one job chooses at a time, or two that want two each hold one and wait for ever

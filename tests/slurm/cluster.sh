@@ -9,6 +9,7 @@
 set -euo pipefail
 
 HOSTS="127.0.0.1 test-one test-two"
+CLUSTER_NAME=ecg_grpo_tests
 
 install_packages() {
     apt-get install -qq -y --no-install-recommends slurm-wlm slurm-client munge >/dev/null
@@ -25,7 +26,7 @@ configure() {
         [[ -e $folder/dev/nvidia$card ]] || mknod "$folder/dev/nvidia$card" c 195 "$card"
     done
     cat >"$folder/slurm.conf" <<EOF
-ClusterName=one_machine
+ClusterName=$CLUSTER_NAME
 SlurmctldHost=$host(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
@@ -62,9 +63,12 @@ start() {
     local folder
     mkdir -p "$1"
     folder=$(realpath "$1")
-    if [[ -e /etc/slurm/slurm.conf && $(readlink /etc/slurm/slurm.conf) != "$folder"/* ]]; then
-        echo "/etc/slurm/slurm.conf: this machine has a Slurm of its own" >&2
-        return 1
+    if [[ -e /etc/slurm/slurm.conf ]]; then
+        if ! grep -q "^ClusterName=$CLUSTER_NAME$" /etc/slurm/slurm.conf; then
+            echo "/etc/slurm/slurm.conf: this machine has a Slurm of its own" >&2
+            return 1
+        fi
+        stop "$(dirname "$(readlink /etc/slurm/slurm.conf)")" # of tests that were killed
     fi
     configure "$folder"
     mkdir -p /etc/slurm
@@ -72,7 +76,8 @@ start() {
     # munged refuses a folder that others can write to, so it keeps its own places.
     install --directory --owner munge --group munge /run/munge
     [[ -e /etc/munge/munge.key ]] || runuser -u munge -- mungekey
-    [[ -S /run/munge/munge.socket.2 ]] && munge --no-input >/dev/null 2>&1 || runuser -u munge -- munged --force
+    [[ -S /run/munge/munge.socket.2 ]] && munge --no-input >/dev/null 2>&1 ||
+        { runuser -u munge -- munged --force && touch "$folder/run/started_munged"; }
     slurmctld
     sleep 1
     grep -q "$HOSTS" /etc/hosts || echo "$HOSTS" >>/etc/hosts
@@ -93,7 +98,7 @@ stop() {
     for daemon in slurmd.test-one slurmd.test-two slurmctld; do
         [[ -s $folder/run/$daemon.pid ]] && kill "$(<"$folder/run/$daemon.pid")" 2>/dev/null || true
     done
-    [[ -s /run/munge/munged.pid ]] && kill "$(</run/munge/munged.pid)" 2>/dev/null || true
+    [[ -e $folder/run/started_munged ]] && kill "$(</run/munge/munged.pid)" 2>/dev/null || true
     for _ in $(seq 30); do
         pgrep -x slurmd >/dev/null || pgrep -x slurmctld >/dev/null || break
         sleep 0.5

@@ -33,9 +33,11 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     if os.geteuid() != 0 or shutil.which("sbatch") is None:
         pytest.skip("needs root and Slurm (`make test-slurm`)")
     folder = tmp_path_factory.mktemp("slurm")
-    subprocess.run([CLUSTER, "start", folder], check=True)
-    yield
-    subprocess.run([CLUSTER, "stop", folder], check=True)
+    try:
+        subprocess.run([CLUSTER, "start", folder], check=True)
+        yield
+    finally:
+        subprocess.run([CLUSTER, "stop", folder], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +148,7 @@ def test_a_training_over_two_machines(before_grpo: Project) -> None:
     one = training_log(before_grpo, "sft")
     before_grpo.configure(sft={"per_device_train_batch_size": 8, "launch": {"processes": 2, "machines": 2}})
     plan = before_grpo.snakemake("--dry-run", "-p", *OPTIONS, SFT).stdout
-    assert "srun --overlap --nodes 2 --ntasks-per-node 1" in plan
+    assert "srun --overlap --nodes 2 --ntasks 2 --ntasks-per-node 1" in plan
     before_grpo.snakemake(*OPTIONS, "--set-resources", "train_sft:slurm_partition=pair", "--", SFT)
     two = training_log(before_grpo, "sft")
     assert [entry["step"] for entry in two] == [entry["step"] for entry in one]

@@ -80,7 +80,17 @@ def _source(file: Path, folder: Path, _mtime: int) -> _Source:
     finder = _DirectImports(path=[str(folder)])
     finder.run_script(str(file))
     imports = frozenset(Path(module.__file__) for module in finder.modules.values() if module.__file__) - {file}
-    return _Source(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imports, tuple(meaning.resources))
+    return _Source(hashlib.sha256(_written(tree).encode()).hexdigest(), imports, tuple(meaning.resources))
+
+
+def _written(node: object) -> str:
+    """A syntax tree as text; unlike `ast.dump`'s it is the same for every version of Python that knows the same syntax."""
+    if isinstance(node, list):
+        return f"[{','.join(map(_written, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    filled = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
+    return f"{type(node).__name__}({','.join(f'{name}={_written(value)}' for name, value in filled)})"
 
 
 class _DirectImports(ModuleFinder):

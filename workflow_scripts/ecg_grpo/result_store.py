@@ -19,7 +19,9 @@ _CONTENTS = "contents.json"
 
 
 def result_key(code: str, settings: str, parameters: dict[str, Any], inputs: list[Path]) -> str:
-    """What a result depends on, as one hash: code, settings, parameters, the inputs' contents (not where they lie), packages.
+    """What a result depends on, as one hash: code, settings, parameters, the inputs' names and contents, packages.
+
+    Which folders they lie in is left out. Their names tell the raw files apart.
 
     Args:
         code: the program's fingerprint.
@@ -31,7 +33,13 @@ def result_key(code: str, settings: str, parameters: dict[str, Any], inputs: lis
         64 hexadecimal digits.
     """
     packages = sorted({f"{package.name} {package.version}" for package in metadata.distributions()})
-    parts = [code, settings, json.dumps(parameters, sort_keys=True), *(sha256_of(file) for file in inputs), *packages]
+    parts = [
+        code,
+        settings,
+        json.dumps(parameters, sort_keys=True),
+        *(f"{file.name} {sha256_of(file)}" for file in inputs),
+        *packages,
+    ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -59,22 +67,35 @@ class ResultStore:
         Returns:
             The facts that were left with them, or None: there is nothing.
         """
+        facts = self._facts(outputs)
+        try:
+            for name, path in outputs.items() if facts is not None else ():
+                _place(self._folder / name / path.name, path)
+        except OSError:  # somebody deletes the store
+            return None
+        return facts
+
+    def _facts(self, outputs: dict[str, Path]) -> dict[str, Any] | None:
+        """The facts left with the results; None if these are not there or damaged."""
         try:
             contents = read_json(self._folder / _CONTENTS)
-            kept = {name: self._folder / name / path.name for name, path in outputs.items()}
-            if any(sha256_of(file) != contents["files"][name] for name, file in kept.items()):
-                raise KeyError
-            for file in kept.values():
+            for name, path in outputs.items():
+                file = self._folder / name / path.name
+                if sha256_of(file) != contents["files"][name]:
+                    return None
                 if file.name == MANIFEST:
                     model_directory(file)
+            return contents["facts"]
         except (InputError, KeyError, TypeError, OSError):
             return None
-        for name, path in outputs.items():
-            _place(kept[name], path)
-        return contents["facts"]
 
     def keep(self, outputs: dict[str, Path], facts: dict[str, Any]) -> None:
-        """Leaves finished results for other runs; what cannot be kept (a full disk) is simply not."""
+        """Leaves finished results for other runs; what cannot be kept (a full disk) is simply not.
+
+        Another run may have computed the same meanwhile and left it: then that is not touched, somebody may be reading it.
+        """
+        if self._facts(outputs) is not None:
+            return
         with suppress(OSError):
             self._folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".partial-", dir=self._folder.parent, ignore_cleanup_errors=True) as name:
@@ -83,12 +104,14 @@ class ResultStore:
                     _place(path, partial / output / path.name)
                 hashes = {output: sha256_of(path) for output, path in outputs.items()}
                 write_json(partial / _CONTENTS, {"files": hashes, "facts": facts})
-                shutil.rmtree(self._folder, ignore_errors=True)  # a damaged one, or fetch would have found it
+                shutil.rmtree(self._folder, ignore_errors=True)  # a damaged one
                 partial.rename(self._folder)
 
 
 def _place(file: Path, target: Path) -> None:
     """Copies a file and, if it is a model's manifest, links the model's files beside it."""
+    if file.name == MANIFEST:
+        shutil.rmtree(target.parent, ignore_errors=True)  # files of an earlier model that this one does not have
     target.parent.mkdir(parents=True, exist_ok=True)
     if file.name == MANIFEST:
         for name in read_json(file)["files"]:

@@ -28,7 +28,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import sha256_of, write_json
@@ -94,9 +94,11 @@ class StageParser(argparse.ArgumentParser):
         stage = Stage(self.stage, arguments.threads, arguments.log)
         started = time.monotonic()
         try:
+            is_traced = arguments.provenance and stage.is_first_process
+            origin = self._origin(arguments) if is_traced else {}
             self._compute_or_fetch(function, arguments, stage)
-            if arguments.provenance and stage.is_first_process:
-                self._write_provenance(arguments, stage, time.monotonic() - started)
+            if is_traced:
+                self._write_provenance(arguments, stage, origin, time.monotonic() - started)
         except InputError as error:
             stage.fail(str(error))
         except OSError as error:
@@ -137,19 +139,28 @@ class StageParser(argparse.ArgumentParser):
         given = {name: value for name, value in vars(arguments).items() if name not in shown_elsewhere}
         return {name: value for name, value in given.items() if value is not None and not isinstance(value, Path)}
 
-    def _write_provenance(self, arguments: argparse.Namespace, stage: Stage, seconds: float) -> None:
+    def _origin(self, arguments: argparse.Namespace) -> dict[str, Any]:
+        """Code and inputs as they are when the stage begins: an edit while it runs does not change what made its result."""
         program = Path(sys.argv[0])
+        return {
+            "program": str(program),
+            "code": code_fingerprint(program),
+            "commit": git_commit(program.resolve().parent),
+            "code_files": code_files(program),
+            "inputs": _hashes(arguments, self._inputs),
+        }
+
+    def _write_provenance(self, arguments: argparse.Namespace, stage: Stage, origin: dict[str, Any], seconds: float) -> None:
+        now = _hashes(arguments, self._inputs)
+        if changed := [file for file, digest in origin["inputs"].items() if now.get(file) != digest]:
+            raise InputError(", ".join(changed), "changed while this stage ran", "Run snakemake again.")
         write_json(
             arguments.provenance,
             {
                 "stage": self.stage,
-                "program": str(program),
-                "code": code_fingerprint(program),
-                "commit": git_commit(program.resolve().parent),
-                "code_files": code_files(program),
+                **origin,
                 "settings": getattr(arguments, "settings", "{}"),
                 "parameters": self._parameters(arguments),
-                "inputs": _hashes(arguments, self._inputs),
                 "outputs": _hashes(arguments, self._outputs),
                 "packages": {name: version for name in _REPORTED_PACKAGES if (version := _version_in_use(name))},
                 "python": platform.python_version(),
@@ -207,15 +218,17 @@ class Stage:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > deadline:
+                    holder = log.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
                     self.fail(
-                        f"{log}: an earlier process of this stage still runs and writes to it. Wait until it ends, or end it: "
-                        f"pkill -f {log}"
+                        f"{log}: an earlier process of this stage still runs and writes to it ({holder}). "
+                        "Wait until it ends, or end it with kill"
                     )
                 time.sleep(0.1)
                 continue
             except OSError:  # a file system without locks
                 pass
             stream.truncate(0)
+            print(f"process {os.getpid()} on {platform.node()}", file=stream, flush=True)
             return stream
 
     def say(self, line: str) -> None:
@@ -257,7 +270,8 @@ def _files(value: Path | list[Path]) -> list[Path]:
 
 
 def _hashes(arguments: argparse.Namespace, names: list[str]) -> dict[str, str]:
-    return {str(file): sha256_of(file) for name in names for file in _files(getattr(arguments, name))}
+    files = [file for name in names for file in _files(getattr(arguments, name))]
+    return {str(file): sha256_of(file) for file in files if file.is_file()}  # of one that is missing the program speaks
 
 
 def _version_in_use(package: str) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ecg_grpo.errors import InputError
 
 MOST_RUNS = 1000
-_NOT_SWEPT = ("run", "sweep", "resources")
+_NOT_SWEPT = ("run", "sweep", "resources", "evaluation.split")
 
 
 class SweptRun(NamedTuple):
@@ -53,7 +53,7 @@ def runs_of(configuration: Mapping[str, Any]) -> dict[str, SweptRun]:
     for key, values in swept.items():
         if not isinstance(values, list) or not values:
             raise InputError(f"sweep.{key}", "is not a list of values", "For example [1, 2]; take the key out to sweep less.")
-        if key.split(".")[0] in _NOT_SWEPT:
+        if any(f"{key}.".startswith(f"{section}.") for section in _NOT_SWEPT):
             raise InputError(f"sweep.{key}", "cannot differ between the runs of a sweep", "Take it out.")
         written = [json.dumps(value, sort_keys=True) for value in values]
         if len(set(written)) < len(written):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Literal, Self
+import re
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -13,18 +14,17 @@ Precision = Literal["auto", "float32", "bfloat16"]
 """`auto`: bfloat16 where the device computes it natively, else float32 (decided when the stage runs)."""
 
 
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
 class Section(BaseModel):
     """A section of the configuration: unknown keys are refused, values never change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     def as_json(self) -> str:
-        """This section as JSON with sorted keys.
-
-        Sorted, because Snakemake compares a rule's parameters as text: the order of keys in a YAML file must not
-        make a stage run again.
-        """
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """This section as JSON, fit for a rule's parameter."""
+        return rule_parameter(self.model_dump(mode="json"))
 
     @classmethod
     def from_json(cls, text: str, flag: str = "--settings") -> Self:
@@ -41,6 +41,16 @@ class Section(BaseModel):
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise InputError(f"{flag} ({cls.__name__})", explain(error), "Give the section as JSON.") from None
+
+
+def rule_parameter(value: Any) -> str:
+    """A value as JSON that Snakemake takes as it is.
+
+    Keys are sorted, because Snakemake compares parameters as text: their order in a YAML file must not make a stage run again.
+    Braces in strings are escapes, because it takes `{word}` for a wildcard.
+    """
+    text = json.dumps(value, sort_keys=True)
+    return _STRING.sub(lambda string: string[0].replace("{", r"\u007b").replace("}", r"\u007d"), text)
 
 
 def explain(error: ValidationError) -> str:
