@@ -56,8 +56,8 @@ class LaunchSettings(Section):
         words += ["--num_machines", str(self.machines), "--mixed_precision", "no", "--dynamo_backend", "no"]
         if self.machines == 1:
             return f"{terminal} {shlex.join([*words, '--main_process_port', '0'])}"
-        # All stated, and two variables taken out: this runs in Snakemake's job step of one task on one machine, which srun would
-        # take for all there is.
+        # All stated, and two variables taken out: this runs in Snakemake's job step of one task on one machine, which srun
+        # would take for all there is.
         per_machine = (
             "env --unset=SLURM_JOB_NODELIST --unset=SLURM_NODELIST "
             f"srun --overlap --nodes {self.machines} --ntasks {self.machines} --ntasks-per-node 1 --kill-on-bad-exit=1"
