@@ -12,7 +12,8 @@ HOSTS="127.0.0.1 test-one test-two"
 CLUSTER_NAME=ecg_grpo_tests
 
 install_packages() {
-    apt-get install -qq -y --no-install-recommends slurm-wlm slurm-client munge >/dev/null
+    local install=(apt-get install -qq -y --no-install-recommends slurm-wlm slurm-client munge)
+    "${install[@]}" >/dev/null 2>&1 || { apt-get update -qq && "${install[@]}" >/dev/null; } # a new machine has no list yet
 }
 
 configure() {
