@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
 
 CLUSTER = ROOT / "tests" / "slurm" / "cluster.sh"
 OPTIONS = [
-    *("--profile", "slurm", "--max-threads", str(os.cpu_count()), "--slurm-init-seconds-before-status-checks", "10"),
+    *("--profile", "slurm", "--max-threads", str(os.cpu_count()), "--slurm-init-seconds-before-status-checks", "3"),
     *("--latency-wait", "10", "--slurm-partition-config", "partitions.yaml"),
 ]
 """The profile as it is, but for what a machine of two cores has not and what a test does not wait for."""
