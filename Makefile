@@ -4,6 +4,8 @@
 # make test-slurm  the workflow on a real Slurm of this one machine, which it installs (Debian, as root), starts and stops
 # make env    only the environment, .venv
 # make env-vllm  a second environment, .venv-vllm, for the tests of vLLM and DeepSpeed on a processor (make test makes it too)
+# make chat   talk to the newest finished run's model in this terminal
+# make chat-web  the same in a browser, models side by side
 # make image  describe the image with all conda environments again (needs conda)
 # make lock   work out the exact versions again (needs uv)
 
@@ -16,12 +18,18 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Two tests at once, each on one core.
 PYTEST := python -m pytest --numprocesses 2 --no-loadscope-reorder
 
-.PHONY: demo test test-faults test-slurm env env-vllm image lock schema
+.PHONY: demo chat chat-web test test-faults test-slurm env env-vllm image lock schema
 
 demo: env
 	@snakemake --cores all
 	@echo
 	@echo "Report: $(CURDIR)/results/demo/report/index.html"
+
+chat: env
+	@python workflow_scripts/chat.py
+
+chat-web: env
+	@python workflow_scripts/chat_web.py
 
 test: env env-vllm
 	@ruff check .

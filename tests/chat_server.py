@@ -29,6 +29,7 @@ class ChatServer:
         key: the key that it asks for; None: none.
         behaviours: what it does with its first requests, one after the other; then it behaves well.
         delay: seconds before each reply, by the number of the request.
+        pause: seconds between the pieces of a streamed reply.
         requests: headers and payload of each.
         most_at_once: the most requests that were under way at the same time.
         over: set when the test is over.
@@ -40,6 +41,7 @@ class ChatServer:
     key: str | None = None
     behaviours: list[str] = field(default_factory=list)
     delay: Callable[[int], float] = lambda _: 0.0
+    pause: float = 0.0
     requests: list[tuple[dict[str, str], dict[str, Any]]] = field(default_factory=list)
     most_at_once: int = 0
     at_once: int = 0
@@ -97,6 +99,10 @@ class Handler(BaseHTTPRequestHandler):
             self._send(401, json.dumps({"error": {"message": f"Incorrect key: {self.headers['Authorization']}"}}).encode())
         elif payload["model"] != self.chat.model:
             self._send(404, json.dumps({"error": {"message": f"The model {payload['model']} does not exist."}}).encode())
+        elif payload["stream"] and behaviour in ("well", "slow", "cut"):
+            if behaviour == "slow":
+                self.chat.over.wait(float(value))
+            self._send_stream(content["choices"][0]["message"]["content"], cut=behaviour == "cut")
         elif behaviour == "drop":
             self.close_connection = True
         elif behaviour == "slow":
@@ -121,6 +127,32 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200, json.dumps(content).encode(), cut=True)
         else:
             self._send(200, json.dumps(content).encode())
+
+    def do_GET(self) -> None:
+        if self.path == "/v1/models":
+            self._send(200, json.dumps({"data": [{"id": self.chat.model}] if self.chat.model else []}).encode())
+        else:
+            self._send(404, b"{}")
+
+    def _send_stream(self, text: str, cut: bool) -> None:
+        """Three characters an event; `cut`: only the first half, and no end."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        pieces = [text[start : start + 3] for start in range(0, len(text), 3)]
+        for piece in pieces[: len(pieces) // 2] if cut else pieces:
+            self._send_event({"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]})
+            time.sleep(self.chat.pause)
+        if not cut:
+            self._send_event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+            self._send_event({"choices": [], "usage": {"completion_tokens": 7}})
+            self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
+
+    def _send_event(self, event: dict[str, Any]) -> None:
+        self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+        self.wfile.flush()
 
     def _send(self, status: int, body: bytes, cut: bool = False, **headers: str) -> None:
         self.send_response(status)

@@ -7,8 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
+from ecg_grpo.question_index import QuestionIndex
 
 _COUNTS = re.compile(r"\w+|[<>≤≥=+\-−%]")
 
@@ -16,24 +15,15 @@ _COUNTS = re.compile(r"\w+|[<>≤≥=+\-−%]")
 def nearest_training_answers(
     train: Sequence[Mapping[str, str]], asked: Sequence[Mapping[str, str]], most_products: int = 16_000_000
 ) -> list[str]:
-    """For each question the reference answer of the training question most like it.
-
-    Likeness is the TF-IDF cosine of context and question together (character 3- to 5-grams inside words); of several
-    equally near ones the first.
+    """For each question the reference answer of the training question most like it (`QuestionIndex`).
 
     Args:
         train: training records with `context`, `question`, `answer`; at least one.
         asked: records with `context` and `question`.
-        most_products: cosines that are held at a time, about 12 bytes each; memory grows with the texts alone.
+        most_products: see `QuestionIndex.nearest`.
     """
-    vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
-    known = vectors.fit_transform(f"{record['context']} {record['question']}" for record in train).T.tocsr()
-    block = max(1, most_products // len(train))
-    nearest: list[int] = []
-    for start in range(0, len(asked), block):
-        wanted = vectors.transform(f"{record['context']} {record['question']}" for record in asked[start : start + block])
-        nearest += np.asarray((wanted @ known).argmax(axis=1)).ravel().tolist()
-    return [train[index]["answer"] for index in nearest]
+    places, _ = QuestionIndex(train).nearest(asked, most_products)
+    return [train[place]["answer"] for place in places]
 
 
 def most_frequent_answers(train: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -20,14 +20,19 @@ def prepare_device(precision: Precision, stage: Stage) -> torch.dtype:
     Returns:
         The number format of weights while computing.
     """
-    torch.set_num_threads(stage.threads)
-    if not torch.cuda.is_available():
-        _keep_freed_memory()
-        _share_keys_among_heads()
+    set_up_processor(stage.threads)
     dtype = choose_dtype(precision)
     stage.facts["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     stage.facts["dtype"] = str(dtype).removeprefix("torch.")
     return dtype
+
+
+def set_up_processor(threads: int) -> None:
+    """Sets how many threads compute, and where there is no GPU what saves a processor work."""
+    torch.set_num_threads(threads)
+    if not torch.cuda.is_available():
+        _keep_freed_memory()
+        _share_keys_among_heads()
 
 
 def choose_dtype(precision: Precision) -> torch.dtype:

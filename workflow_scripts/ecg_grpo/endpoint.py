@@ -12,11 +12,11 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import httpx
 
@@ -202,6 +202,78 @@ class Endpoint:
         if failure is not None:
             raise failure
 
+    def first_model(self) -> str:
+        """The first model that the server lists.
+
+        Raises:
+            InputError: it lists none, refuses, or is out of reach.
+        """
+        url = f"{self._settings.base_url}/models"
+        try:
+            response = self._client.get(url)
+            if response.status_code == 200:
+                return str(response.json()["data"][0]["id"])
+        except httpx.HTTPError as error:
+            reason = self._excerpt(str(error) or type(error).__name__, 200)
+            raise InputError(url, f"no server answers ({reason})", "Start it, or mend the address.") from None
+        except (ValueError, LookupError, TypeError):
+            raise InputError(url, "the server lists no model", "Name the model.") from None
+        raise InputError(url, f"the server answers {response.status_code}", "Mend the address or the key, or name the model.")
+
+    def stream(self, messages: list[Message], temperature: float, seed: int) -> Generator[str, None, str]:
+        """The reply to one prompt, piece by piece as the server writes it, in a single attempt. Closing it ends the request.
+
+        Args:
+            messages: the prompt.
+            temperature: 0 takes the likeliest token each time.
+            seed: for servers that heed one.
+
+        Yields:
+            Pieces of the text.
+
+        Returns:
+            `length` if the text was cut off, otherwise `stop`.
+
+        Raises:
+            InputError: the server refuses, is out of reach, or breaks off.
+        """
+        payload = {
+            "model": self._settings.model,
+            "messages": messages,
+            "temperature": temperature,
+            "seed": seed,
+            "max_tokens": self._max_new_tokens,
+            "stream": True,
+        }
+        reason = None
+        try:
+            with self._client.stream("POST", self._url, json=payload) as response:
+                if response.status_code != 200:
+                    self._refuse(response, response.read().decode(errors="replace"))
+                for line in response.iter_lines():
+                    if not line.startswith("data:") or line.endswith("[DONE]"):  # server-sent events, as the API sends them
+                        continue
+                    piece, ends = self._read_piece(line.removeprefix("data:"))
+                    reason = ends or reason
+                    if piece:
+                        yield self._without_key(piece)
+        except (httpx.HTTPError, httpx.InvalidURL, _Interrupted) as error:
+            said = self._excerpt(str(error) or type(error).__name__, 200)
+            raise InputError(self._url, f"no reply ({said})", "See that the server runs, and ask again.") from None
+        if reason is None:
+            raise InputError(self._url, "the reply broke off, or is no stream of a chat completion", "Ask again.")
+        return "length" if reason == "length" else "stop"
+
+    def _read_piece(self, event: str) -> tuple[str, str | None]:
+        """Text and finish reason of one event."""
+        try:
+            choices = json.loads(event)["choices"]
+            if not choices:  # the server's count of tokens
+                return "", None
+            return choices[0]["delta"].get("content") or "", choices[0].get("finish_reason")
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            raise self._not_a_completion(event) from None
+
     def _post(self, payload: dict[str, Any]) -> str:
         """The body of a good response.
 
@@ -216,9 +288,18 @@ class Endpoint:
                 if len(body) > _LARGEST_BODY:
                     raise InputError(self._url, f"the reply is longer than {_LARGEST_BODY:,} bytes", "Mend base_url.")
         text = body.decode(errors="replace")
+        if response.status_code != 200:
+            self._refuse(response, text)
+        return text
+
+    def _refuse(self, response: httpx.Response, text: str) -> NoReturn:
+        """What a response other than 200 means.
+
+        Raises:
+            _Interrupted: another attempt may succeed.
+            InputError: none will.
+        """
         status = self._excerpt(f"{response.status_code} {response.reason_phrase}", 60)
-        if response.status_code == 200:
-            return text
         if response.status_code in _RETRIED or response.status_code >= 500:
             raise _Interrupted(f"the server answers {status}", seconds_to_wait(response.headers.get("Retry-After", "")))
         if response.status_code in (401, 403):

@@ -168,15 +168,7 @@ def _transformers_engine(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = AutoModelForCausalLM.from_pretrained(model_directory, dtype=generation.dtype).to(device).eval()
     sampling = generation.sampling
-    # Stated in full: the directory's own file may hold penalties and cut-offs.
-    config = GenerationConfig(
-        max_new_tokens=generation.max_new_tokens,
-        do_sample=sampling.temperature > 0,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        **({"temperature": sampling.temperature, "top_k": 0} if sampling.temperature > 0 else {}),  # unset, top_k is 50
-    )
+    config = generation_config(tokenizer, generation.max_new_tokens, sampling.temperature)
     model.generation_config = config
 
     def answer(number: int, batch: list[int]) -> list[list[list[int]]]:
@@ -189,6 +181,21 @@ def _transformers_engine(
         return [rows[start : start + sampling.samples] for start in range(0, len(rows), sampling.samples)]
 
     return answer
+
+
+def generation_config(tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, temperature: float) -> GenerationConfig:
+    """How transformers decodes: greedily at temperature 0, else from the model's own distribution.
+
+    Stated in full, since a model directory's own file may hold penalties and cut-offs.
+    """
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=temperature > 0,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        **({"temperature": temperature, "top_k": 0} if temperature > 0 else {}),  # unset, top_k is 50
+    )
 
 
 def _vllm_engine(

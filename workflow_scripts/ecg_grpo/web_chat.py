@@ -1,0 +1,266 @@
+"""A chat as a local page: one or several models answer a question, readers vote, the nearest training record stands beside."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from ecg_grpo.chat_models import ChatModel, ChatSampling
+from ecg_grpo.conversation import DISCLAIMER, Conversation, Turn
+from ecg_grpo.errors import InputError
+from ecg_grpo.question_index import QuestionIndex
+from ecg_grpo.trained_models import TrainedModel
+from ecg_grpo.votes import Votes
+
+Load = Callable[[str], tuple[TrainedModel, ChatModel]]
+"""A model's name → the model, loaded."""
+
+_SECONDS_BETWEEN_UPDATES = 0.1
+_NOTES = {"length": "cut off at the longest answer", "stopped": "stopped"}
+_STYLE = """
+.gradio-container { max-width: 1400px; margin: 0 auto; }
+#notice { border-left: 4px solid #b45309; padding: 0.5em 1em; background: color-mix(in srgb, #f59e0b 12%, transparent); }
+.quoted { white-space: pre-wrap; overflow-wrap: anywhere; }
+footer { display: none !important; }
+"""
+
+
+@dataclass
+class Session:
+    """What one browser tab has: a conversation with each model that it asked."""
+
+    conversations: dict[str, Conversation] = field(default_factory=dict)
+
+
+class WebChat:
+    """The page and what happens on it."""
+
+    def __init__(
+        self,
+        title: str,
+        names: Sequence[str],
+        load: Load,
+        system_prompt: str,
+        train: Sequence[Mapping[str, Any]],
+        votes: Votes,
+        max_new_tokens: int,
+    ) -> None:
+        """
+        Args:
+            title: of the page.
+            names: models that can be asked, the one that is chosen at first at the end.
+            load: gives a model; called once for each, when it is first asked.
+            system_prompt: of every conversation.
+            train: training records with `id`, `context`, `question`, `answer`; may be empty.
+            votes: where votes go.
+            max_new_tokens: longest answer at first.
+        """
+        self._title, self._names, self._system_prompt = title, list(names), system_prompt
+        self._load, self._loaded = load, {}
+        self._train, self._index = train, QuestionIndex(train) if train else None
+        self._votes, self._max_new_tokens = votes, max_new_tokens
+
+    def page(self) -> gr.Blocks:
+        """The page, to be launched with `LAUNCH`."""
+        with gr.Blocks(title=self._title, analytics_enabled=False) as page:
+            gr.Markdown(f"# {self._title}")
+            gr.Markdown(f"**{DISCLAIMER}**", elem_id="notice")
+            session = gr.State(Session())
+            with gr.Row():
+                chosen = gr.CheckboxGroup(
+                    self._names, value=self._names[-1:], label="Who answers", info="Several answer side by side.", scale=2
+                )
+                temperature = gr.Slider(0, 2, 0, step=0.1, label="Temperature", info="0: the likeliest words, as evaluated")
+                length = gr.Slider(8, 1024, self._max_new_tokens, step=8, label="Longest answer (tokens)")
+                seed = gr.Number(0, precision=0, minimum=0, maximum=2**31 - 1, label="Seed", info="Only above temperature 0")
+            with gr.Row():
+                columns = [
+                    gr.Chatbot(
+                        label=name,
+                        elem_id=f"answers-{place}",
+                        visible=name in self._names[-1:],
+                        height=460,
+                        render_markdown=False,
+                        sanitize_html=True,
+                        allow_tags=False,
+                        buttons=["copy"],
+                        placeholder="Ask a question about ECGs or cardiology.",
+                    )
+                    for place, name in enumerate(self._names)
+                ]
+            question = gr.Textbox(label="Question", lines=2, max_lines=12, placeholder="Shift-Enter or the button asks")
+            with gr.Row():
+                ask = gr.Button("Ask", variant="primary")
+                stop = gr.Button("Stop")
+                reset = gr.Button("New conversation")
+            status = gr.Markdown("", elem_id="status")
+            with gr.Accordion("Nearest training record: what the models may have learned by heart", open=True):
+                nearest = gr.HTML(
+                    _NEAREST_EMPTY, html_template=_NEAREST_TEMPLATE, elem_id="nearest", js_on_load=None, **_NEAREST_NONE
+                )
+            gr.Markdown(
+                "A thumb on an answer keeps a vote. A liked and a disliked answer to the same question make a pair that the "
+                "reward model can train on; ask several models, or draw again with another seed."
+            )
+            inputs = [question, chosen, temperature, length, seed, session]
+            outputs = [*columns, session, status, nearest, question]
+            asking = [
+                event(self._ask, inputs, outputs, show_progress="hidden", concurrency_limit=1, api_visibility="private")
+                for event in (ask.click, question.submit)
+            ]
+            stop.click(None, cancels=asking, api_visibility="private")
+            reset.click(self._reset, None, [*columns, session, status], api_visibility="private")
+            chosen.change(self._show, [chosen], columns, api_visibility="private")
+            for name, column in zip(self._names, columns, strict=True):
+                column.like(self._voter(name), [session], [status], api_visibility="private")
+                column.clear(self._forgetter(name), [session], [session], api_visibility="private")
+        return page
+
+    def _model(self, name: str) -> tuple[TrainedModel, ChatModel]:
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    def _show(self, chosen: list[str]) -> list[Any]:
+        return [gr.update(visible=name in chosen) for name in self._names]
+
+    def _reset(self) -> list[Any]:
+        return [*([] for _ in self._names), Session(), "A new conversation."]
+
+    def _ask(
+        self, question: str, chosen: list[str], temperature: float, length: float, seed: float, session: Session
+    ) -> Iterator[list[Any]]:
+        """Updates of the page while the chosen models answer, one after the other."""
+        question = (question or "").strip()
+
+        def update(status: str, **changed: Any) -> list[Any]:
+            columns = [changed.get(name, gr.skip()) for name in self._names]
+            return [*columns, session, status, changed.get("nearest", gr.skip()), changed.get("question", gr.skip())]
+
+        if not question or not chosen:
+            yield update("Write a question." if chosen else "Choose who answers.")
+            return
+        sampling = ChatSampling(float(temperature), int(length), int(seed or 0))
+        yield update("Looking up…", nearest=self._nearest(question), question="")
+        for name in (name for name in self._names if name in chosen):
+            conversation = session.conversations.setdefault(name, Conversation(self._system_prompt))
+            shown = [*_messages(conversation), _asked(question)]
+            yield update(f"{name} is loading…" if name not in self._loaded else f"{name} answers…", **{name: shown})
+            try:
+                model, writer = self._model(name)
+                parts, last = {"reasoning": "", "answer": ""}, 0.0
+                for piece in conversation.ask(question, model, writer, sampling):
+                    parts[piece.part] += piece.text
+                    if time.monotonic() - last > _SECONDS_BETWEEN_UPDATES:
+                        last = time.monotonic()
+                        yield update(f"{name} answers…", **{name: shown + _answer(parts["answer"], parts["reasoning"])})
+            except InputError as error:
+                yield update(f"{name}: {error}", **{name: _messages(conversation)})
+                return
+            turn = conversation.turns[-1]
+            note = ", ".join(filter(None, [f"{turn.seconds:.1f} s", _NOTES.get(turn.finish_reason)]))
+            yield update(f"{name}: {note}", **{name: _messages(conversation)})
+
+    def _nearest(self, question: str) -> Any:
+        if self._index is None:
+            return gr.skip()
+        (place,), (cosine,) = self._index.nearest([{"context": "", "question": question}])
+        record = self._train[place]
+        asked = "\n\n".join(filter(None, [record["context"], record["question"]]))
+        return gr.HTML(
+            record["id"],
+            html_template=_NEAREST_TEMPLATE,
+            cosine=f"{cosine:.2f}",
+            asked=asked,
+            reference=record["answer"],
+        )
+
+    def _voter(self, name: str) -> Callable[[Session, gr.LikeData], str]:
+        def vote(session: Session, data: gr.LikeData) -> str:
+            conversation = session.conversations.get(name)
+            turn = conversation and _turn_at(conversation, data.index)
+            if turn is None:
+                return "There is no answer to vote on."
+            try:
+                pairs = self._votes.add(turn, data.liked if isinstance(data.liked, bool) else None)
+            except InputError as error:
+                return str(error)
+            return f"Vote on an answer of {name} kept; {pairs} pairs so far."
+
+        return vote
+
+    def _forgetter(self, name: str) -> Callable[[Session], Session]:
+        def forget(session: Session) -> Session:
+            session.conversations.pop(name, None)
+            return session
+
+        return forget
+
+
+_NEAREST_EMPTY = ""
+_NEAREST_NONE = {"cosine": "", "asked": "", "reference": ""}
+_NEAREST_TEMPLATE = """
+{{#if value}}
+<p>{{value}}, likeness {{cosine}} of 1</p>
+<p><strong>Question</strong></p><p class="quoted">{{asked}}</p>
+<p><strong>Reference answer</strong></p><p class="quoted">{{reference}}</p>
+{{else}}<p>Nothing asked yet.</p>{{/if}}
+"""
+
+
+def _asked(question: str) -> dict[str, Any]:
+    return {"role": "user", "content": html.escape(question)}
+
+
+def _answer(answer: str, reasoning: str | None, note: str = "") -> list[dict[str, Any]]:
+    """The messages that show an answer: its reasoning, to be unfolded, and itself.
+
+    Texts are escaped: the page takes them for HTML and, though it lets no script through, would load an image.
+    """
+    shown: list[dict[str, Any]] = []
+    if reasoning:
+        shown.append(
+            {"role": "assistant", "content": html.escape(reasoning), "metadata": {"title": "Reasoning", "status": "done"}}
+        )
+    if answer or not reasoning:
+        shown.append({"role": "assistant", "content": html.escape(answer + note)})
+    return shown
+
+
+def _messages(conversation: Conversation) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = []
+    for turn in conversation.turns:
+        note = f" […{_NOTES[turn.finish_reason]}]" if turn.finish_reason in _NOTES else ""
+        messages.append(_asked(turn.question))
+        messages += _answer(turn.prediction or "(no answer)", turn.reasoning, note)
+    return messages
+
+
+def _turn_at(conversation: Conversation, index: int | tuple[int, ...]) -> Turn | None:
+    """The turn that a message of the page belongs to."""
+    wanted = index if isinstance(index, int) else index[0]
+    place = -1
+    for turn in conversation.turns:
+        place += 1 + len(_answer(turn.prediction or "(no answer)", turn.reasoning))
+        if wanted <= place:
+            return turn
+    return None
+
+
+LAUNCH: dict[str, Any] = {
+    "share": False,
+    "quiet": True,
+    "ssr_mode": False,
+    "pwa": False,
+    "mcp_server": False,
+    "run_history": False,
+    "enable_monitoring": False,
+    "footer_links": [],
+    "css": _STYLE,
+}
+"""How `page` is launched besides host, port and login: nothing is sent anywhere, nothing is loaded from elsewhere."""
