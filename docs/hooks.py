@@ -1,0 +1,26 @@
+"""Puts the pages of `ecg_grpo.reference_pages` into the site; they are made anew whenever it is built and never stored."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mkdocs.structure.files import File
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Called by mkdocs with what it found in `docs/`."""
+    if (scripts := str(ROOT / "workflow_scripts")) not in sys.path:
+        sys.path.insert(0, scripts)
+    from ecg_grpo.reference_pages import PAGES
+
+    for path, make in PAGES.items():
+        files.append(File.generated(config, path, content=make(ROOT)))
+    return files
