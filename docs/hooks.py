@@ -19,8 +19,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Called by mkdocs with what it found in `docs/`."""
     if (scripts := str(ROOT / "workflow_scripts")) not in sys.path:
         sys.path.insert(0, scripts)
-    from ecg_grpo.reference_pages import PAGES
+    from ecg_grpo.reference_pages.configuration import configuration_page
+    from ecg_grpo.reference_pages.formats import formats_page
+    from ecg_grpo.reference_pages.programs import programs_page
+    from ecg_grpo.reference_pages.rules import rules_page
 
-    for path, make in PAGES.items():
-        files.append(File.generated(config, path, content=make(ROOT)))
+    pages = {"configuration": configuration_page, "formats": formats_page, "programs": programs_page, "rules": rules_page}
+    for name, make in pages.items():
+        files.append(File.generated(config, f"reference/{name}.md", content=make(ROOT)))
     return files

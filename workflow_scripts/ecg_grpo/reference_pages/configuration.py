@@ -19,8 +19,9 @@ from ecg_grpo.reference_pages.markup import code, heading, page, paragraphs, pro
 from ecg_grpo.settings.run import Settings
 
 _INTRODUCTION = """`config/config.yaml` holds every key with the demo's value. A file given with `--configfile` names what
-differs, and is merged into it, so that a key that it leaves out has the demo's value. The default is what a key has where neither file
-names it. After the type stand the limits of a value; what must agree between keys is checked as well, before anything runs."""
+differs, and is merged into it, so that a key that it leaves out has the demo's value. The default is what a key has where
+neither file names it. After the type stand a value's limits; what must agree between keys is checked as well, before anything
+runs."""
 
 _NAMES = {str: "text", int: "integer", float: "number", bool: "`true` or `false`", Any: "anything", NoneType: "`null`"}
 _LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -35,14 +36,6 @@ def configuration_page(root: Path) -> str:
     """
     demo = yaml.safe_load((root / "config" / "config.yaml").read_text(encoding="utf-8"))
     return page("# Configuration", _INTRODUCTION, *_keys(Settings, "", demo))
-
-
-def keys(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
-    """The dotted names of all keys; a name that the user chooses is called NAME."""
-    for name, field in model.model_fields.items():
-        yield f"{prefix}{name}"
-        for section, infix in _sections(field.annotation):
-            yield from keys(section, f"{prefix}{name}{infix}.")
 
 
 def _keys(model: type[BaseModel], prefix: str, demo: Any) -> Iterator[str]:
@@ -87,7 +80,7 @@ def _facts(field: FieldInfo, demo: Any, is_section: bool) -> str:
         facts.append(f"default: {code(_value(default))}")
     if demo is not _NOT_THERE and not (is_section and isinstance(demo, dict)) and demo != default:
         facts.append(f"demo: {code(_value(demo))}")
-    return "; ".join(facts) + "."
+    return "; ".join(facts) + ".\n{ .facts }"
 
 
 def _value(value: Any) -> str:

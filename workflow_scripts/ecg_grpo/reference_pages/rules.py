@@ -19,6 +19,7 @@ Where the files depend on the configuration, all that they can be are named. Eve
 
 _RULE = re.compile(r"^( *)(?:rule (\w+)|use rule (\w+) as (\w+) with):\n", re.MULTILINE)
 _KEYWORD = re.compile(r"^( +)(\w+):(?: (.*))?$")
+_ENTRY = re.compile(r"^([A-Z]\w*)(?:: +| {2,})(.+(?:\n {2,}.+)*)", re.MULTILINE)
 _FOLDERS = {
     "RESULTS": "results/<run>",
     "PROVENANCE": "results/<run>/provenance",
@@ -57,11 +58,21 @@ def rules_page(root: Path) -> str:
     parts = []
     for file, documentation, rules in rule_files(root):
         name = str(file.relative_to(root))
-        title, _, rest = documentation.partition("\n\n")
-        parts += [heading(2, prose(title.rstrip(".")), file.stem), f"File {code(name)}."]
-        parts += [block(textwrap.dedent(rest).strip("\n"))] if rest else []
-        parts += [_described(rule) for rule in rules]
+        parts += [heading(2, code(name), file.stem), _documentation(documentation), *map(_described, rules)]
     return page("# Rules", _INTRODUCTION, *parts)
+
+
+def _documentation(text: str) -> str:
+    """A rule file's docstring: drawings as they stand, `Inputs: …` and the like as a list, the rest as prose."""
+    parts = []
+    for part in re.split(r"\n\s*\n", text.strip("\n")):
+        if "─" in part:
+            parts.append(block(part))
+        elif entries := _ENTRY.findall(part):
+            parts.append("\n".join(f"- {code(name) if name.isupper() else name}: {prose(said)}" for name, said in entries))
+        else:
+            parts.append(prose(part))
+    return "\n\n".join(parts)
 
 
 def _described(rule: Rule) -> str:
