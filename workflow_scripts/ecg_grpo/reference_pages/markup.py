@@ -26,13 +26,13 @@ def prose(text: str) -> str:
     """A docstring's or a description's paragraph: what stands between backticks is code, nothing else is markup."""
     shown, end = [], 0
     for match in _CODE.finditer(text):
-        shown += [plain_keeping_ends(text[end : match.start()]), code(match[1] or match[2])]
+        shown += [_plain_within(text[end : match.start()]), code(match[1] or match[2])]
         end = match.end()
-    return "".join([*shown, plain_keeping_ends(text[end:])]).strip()
+    return "".join([*shown, _plain_within(text[end:])]).strip()
 
 
-def plain_keeping_ends(text: str) -> str:
-    """`plain`, with the space that separates it from what stands beside it."""
+def _plain_within(text: str) -> str:
+    """`plain`, with the spaces that separate it from what stands beside it."""
     left, right = " " * text[:1].isspace(), " " * text[-1:].isspace()
     return f"{left}{plain(text)}{right}" if text.strip() else left
 
