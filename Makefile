@@ -2,6 +2,7 @@
 # make test   the whole test suite, formatting and lint included
 # make test-faults  up to an hour more: kills at random moments (KILLS=30: so many in each test), full disks, lost files; the conda environments, with a stand-in for conda
 # make test-slurm  the workflow on a real Slurm of this one machine, which it installs (Debian, as root), starts and stops
+# make docs   the documentation as a site that works without a network; prints its first page's path
 # make env    only the environment, .venv
 # make env-vllm  a second environment, .venv-vllm, for the tests of vLLM and DeepSpeed on a processor (make test makes it too)
 # make chat   talk to the newest finished run's model in this terminal
@@ -18,7 +19,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Two tests at once, each on one core.
 PYTEST := python -m pytest --numprocesses 2 --no-loadscope-reorder
 
-.PHONY: demo chat chat-web test test-faults test-slurm env env-vllm image lock schema
+.PHONY: demo chat chat-web docs test test-faults test-slurm env env-vllm image lock schema
 
 demo: env
 	@snakemake --cores all
@@ -30,6 +31,12 @@ chat: env
 
 chat-web: env
 	@python workflow_scripts/chat_web.py
+
+# What the theme says on MkDocs 2 at every start concerns nobody who reads these pages.
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: env
+	@mkdocs build --quiet --strict
+	@echo "Documentation: $(CURDIR)/site/index.html"
 
 test: env env-vllm
 	@ruff check .
