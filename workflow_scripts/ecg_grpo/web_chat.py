@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,9 +33,15 @@ footer { display: none !important; }
 
 @dataclass
 class Session:
-    """What one browser tab has: a conversation with each model that it asked."""
+    """What one browser tab has.
+
+    Attributes:
+        conversations: one with each model that it asked.
+        is_stopping: its reader wants the answer that is being written to end.
+    """
 
     conversations: dict[str, Conversation] = field(default_factory=dict)
+    is_stopping: bool = False
 
 
 class WebChat:
@@ -98,7 +105,7 @@ class WebChat:
                 ask = gr.Button("Ask", variant="primary")
                 stop = gr.Button("Stop")
                 reset = gr.Button("New conversation")
-            status = gr.Markdown("", elem_id="status")
+            status = gr.HTML("", html_template="<p>{{value}}</p>", elem_id="status", js_on_load=None)
             with gr.Accordion("Nearest training record: what the models may have learned by heart", open=True):
                 nearest = gr.HTML(
                     _NEAREST_EMPTY, html_template=_NEAREST_TEMPLATE, elem_id="nearest", js_on_load=None, **_NEAREST_NONE
@@ -109,11 +116,9 @@ class WebChat:
             )
             inputs = [question, chosen, temperature, length, seed, session]
             outputs = [*columns, session, status, nearest, question]
-            asking = [
+            for event in (ask.click, question.submit):
                 event(self._ask, inputs, outputs, show_progress="hidden", concurrency_limit=1, api_visibility="private")
-                for event in (ask.click, question.submit)
-            ]
-            stop.click(None, cancels=asking, api_visibility="private")
+            stop.click(self._stop, [session], None, show_progress="hidden", api_visibility="private")
             reset.click(self._reset, None, [*columns, session, status], api_visibility="private")
             chosen.change(self._show, [chosen], columns, api_visibility="private")
             for name, column in zip(self._names, columns, strict=True):
@@ -128,6 +133,9 @@ class WebChat:
 
     def _show(self, chosen: list[str]) -> list[Any]:
         return [gr.update(visible=name in chosen) for name in self._names]
+
+    def _stop(self, session: Session) -> None:
+        session.is_stopping = True
 
     def _reset(self) -> list[Any]:
         return [*([] for _ in self._names), Session(), "A new conversation."]
@@ -146,6 +154,7 @@ class WebChat:
             yield update("Write a question." if chosen else "Choose who answers.")
             return
         sampling = ChatSampling(float(temperature), int(length), int(seed or 0))
+        session.is_stopping = False
         yield update("Looking up…", nearest=self._nearest(question), question="")
         for name in (name for name in self._names if name in chosen):
             conversation = session.conversations.setdefault(name, Conversation(self._system_prompt))
@@ -154,17 +163,22 @@ class WebChat:
             try:
                 model, writer = self._model(name)
                 parts, last = {"reasoning": "", "answer": ""}, 0.0
-                for piece in conversation.ask(question, model, writer, sampling):
-                    parts[piece.part] += piece.text
-                    if time.monotonic() - last > _SECONDS_BETWEEN_UPDATES:
-                        last = time.monotonic()
-                        yield update(f"{name} answers…", **{name: shown + _answer(parts["answer"], parts["reasoning"])})
+                with closing(conversation.ask(question, model, writer, sampling)) as pieces:
+                    for piece in pieces:
+                        if session.is_stopping:
+                            break
+                        parts[piece.part] += piece.text
+                        if time.monotonic() - last > _SECONDS_BETWEEN_UPDATES:
+                            last = time.monotonic()
+                            yield update(f"{name} answers…", **{name: shown + _answer(parts["answer"], parts["reasoning"])})
             except InputError as error:
                 yield update(f"{name}: {error}", **{name: _messages(conversation)})
                 return
             turn = conversation.turns[-1]
             note = ", ".join(filter(None, [f"{turn.seconds:.1f} s", _NOTES.get(turn.finish_reason)]))
             yield update(f"{name}: {note}", **{name: _messages(conversation)})
+            if session.is_stopping:
+                return
 
     def _nearest(self, question: str) -> Any:
         if self._index is None:
