@@ -111,6 +111,8 @@ def test_a_job_that_is_cancelled_or_requeued_is_finished_from_its_checkpoint(
     running = start(before_grpo)
     job = wait_for_checkpoint(before_grpo, running)
     subprocess.run([*command, job], check=True)
+    if command[0] == "scontrol":  # Slurm would wait two minutes before it starts the job again
+        subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)
     assert running.wait(timeout=600) == 0, (before_grpo.folder / "snakemake.log").read_text()[-3000:]
     finished = provenance(before_grpo, "train_grpo")
     assert finished["facts"]["resumed_from_step"] >= 2
