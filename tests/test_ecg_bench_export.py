@@ -239,7 +239,14 @@ def test_the_readme_says_what_to_do(export: Path) -> None:
     text = (export / "README.md").read_text()
     for said in (
         *('HF_DATASETS.append("ecg-expert-qa")', "HF_LLMS |= runpy", "--llm=llama-3-a-run-grpo", "--llm llama-3-a-run-grpo"),
-        *("`willxxy/`", "`ELM-Research/`", "--perturb only_text --elm base_elf", "--max_new_tokens 256", "fold1_test"),
+        *(
+            "The GRPO model of run `a-run`",
+            "`willxxy/`",
+            "`ELM-Research/`",
+            "--perturb only_text --elm base_elf",
+            "--max_new_tokens 256",
+            "fold1_test",
+        ),
         *("`max_new_tokens` is 128, in the code. The run's own answers had up to 256 tokens", "Empty answers count"),
         *("results/a-run/evaluation/ecg_bench.json", "not a medical device", "do not publish", "1 of the 3 test"),
     ):
@@ -247,6 +254,16 @@ def test_the_readme_says_what_to_do(export: Path) -> None:
     assert "This run reasons" not in text
     assert "\n\n\n" not in text
     assert not re.search(r"\{[{%]", text)
+
+
+def test_the_lines_that_the_readme_adds_to_the_constants(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPORT", str(export))
+    (lines,) = re.findall(r"```python\n(.*?)```", (export / "README.md").read_text(), re.DOTALL)
+    constants: dict[str, Any] = {"HF_DATASETS": ["another"], "HF_LLMS": {"another": {}}}
+    exec(lines, constants)
+    assert constants["HF_DATASETS"] == ["another", "ecg-expert-qa"]
+    assert constants["HF_LLMS"].keys() == {"another", "llama-3-a-run-grpo"}
+    assert constants["HF_LLMS"]["llama-3-a-run-grpo"]["model"] == str(export / "model")
 
 
 def test_the_file_that_the_readme_makes_is_what_ecg_bench_opens(export: Path, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def export_ecg_bench(arguments: argparse.Namespace, stage: Stage) -> None:
                 partial.write_text(text, encoding="utf-8")
         validate(folder)
     stage.facts["records"] = readme["records"]
-    stage.say(f"exported the {of} model as {variables['key']}: {readme['records']}")
+    stage.say(f"exported the {of.upper()} model as {variables['key']}: {readme['records']}")
 
 
 if __name__ == "__main__":
