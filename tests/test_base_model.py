@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,11 +17,13 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
-from conftest import CORES, ROOT
+from conftest import CORES, ROOT, Project, stand_in_for_programs
+from pydantic import ValidationError
 
-from ecg_grpo.base_model import fix_date
+from ecg_grpo.base_model import fix_date, read_template
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import model_directory
+from ecg_grpo.settings.base_model import BaseModelSettings
 
 REVISION = "0" * 39 + "1"
 LLAMA_TEMPLATE = (
@@ -30,10 +33,13 @@ LLAMA_TEMPLATE = (
 )
 
 
-def fetch(tmp_path: Path, settings: dict, **environment: str) -> subprocess.CompletedProcess[str]:
+PLAIN_LLAMA_3 = ROOT / "resources/chat_templates/llama-3.jinja"
+
+
+def fetch(tmp_path: Path, settings: dict, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
-            *(sys.executable, ROOT / "workflow_scripts/fetch_base_model.py", "--settings", json.dumps(settings)),
+            *(sys.executable, ROOT / "workflow_scripts/fetch_base_model.py", "--settings", json.dumps(settings), *arguments),
             *("--manifest", tmp_path / "base_model/manifest.json", "--scratch", tmp_path / "scratch"),
             *("--log", tmp_path / "log.txt", "--threads", CORES),
         ],
@@ -211,6 +217,86 @@ def test_a_template_with_a_date_renders_the_same_every_day() -> None:
     messages = [{"content": "Hello"}]
     days = {template.render(messages=messages, strftime_now=lambda _, day=day: day) for day in ("01 Jan 2025", "02 Jan 2025")}
     assert days == {"Today: 26 Jul 2024|Hello"}
+
+
+def test_the_template_of_the_production_files_is_llama_3_s_plain_format() -> None:
+    from jinja2 import Environment
+
+    template = Environment().from_string(read_template(PLAIN_LLAMA_3))
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": " Which lead?\n"},
+        {"role": "assistant", "content": "V1."},
+        {"role": "user", "content": "Why?"},
+    ]
+    asked = (
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nWhich lead?<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nV1.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|>"
+    )
+    begun = {"bos_token": "<|begin_of_text|>", "messages": messages}
+    assert template.render(**begun) == asked
+    assert template.render(**begun, add_generation_prompt=True) == f"{asked}<|start_header_id|>assistant<|end_header_id|>\n\n"
+
+
+def dated_model(tiny_model: Path, folder: Path) -> Path:
+    """The tiny model with a template that writes a date, as Llama 3.2's does."""
+    shutil.copytree(tiny_model, folder)
+    (folder / "chat_template.jinja").write_text(LLAMA_TEMPLATE)
+    return folder
+
+
+def test_a_template_that_is_given_replaces_the_model_s_own(tmp_path: Path, tiny_model: Path) -> None:
+    settings = {"source": "path", "path": str(dated_model(tiny_model, tmp_path / "dated")), "dtype": "float32"}
+    assert "base_model.chat_date: the chat template writes today's date" in refused(tmp_path, fetch(tmp_path, settings))
+    given = settings | {"chat_template": str(PLAIN_LLAMA_3)}
+    assert "not the file that base_model.chat_template names" in refused(tmp_path, fetch(tmp_path, given))
+    run = fetch(tmp_path, given, "--chat-template", str(PLAIN_LLAMA_3))
+    assert run.returncode == 0, run.stderr
+
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_directory(tmp_path / "base_model/manifest.json"))
+    assert tokenizer.chat_template == PLAIN_LLAMA_3.read_text()
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "Why?"}], tokenize=False)
+    assert text == "<|start|><|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|>", "its own first token"
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        ("", "the chat template is empty"),
+        ("{{ strftime_now('%d %b %Y') }}{{ messages }}", "writes today's date into every prompt. Take the date out of it."),
+        ("{% for message in messages %}", "the chat template cannot be rendered"),
+        ("{{ messages[1]['content'] }}", "the chat template leaves out what was said ('Who you are.')"),
+        (None, "the chat template cannot be read"),
+    ],
+)
+def test_a_template_that_cannot_be_used(tmp_path: Path, tiny_model: Path, template: str | None, expected: str) -> None:
+    file = tmp_path / "template.jinja"
+    if template is not None:
+        file.write_text(template)
+    settings = {"source": "path", "path": str(tiny_model), "dtype": "float32", "chat_template": str(file)}
+    message = refused(tmp_path, fetch(tmp_path, settings, "--chat-template", str(file)))
+    assert message.startswith(f"fetch_base_model: error: {file}: ")
+    assert expected in message
+
+
+def test_a_template_and_a_date_are_refused() -> None:
+    settings = {"source": "path", "path": "a-model", "chat_template": "a-file", "chat_date": "26 Jul 2024"}
+    with pytest.raises(ValidationError, match="set one of the two"):
+        BaseModelSettings.model_validate(settings)
+
+
+@pytest.mark.pipeline
+def test_an_edit_of_the_template_fetches_the_model_again(project: Project, tmp_path: Path) -> None:
+    name, manifest = "resources/chat_templates/llama-3.jinja", "results/demo/base_model/manifest.json"
+    project.configure(base_model={"chat_template": name})
+    project.snakemake(manifest, environment=stand_in_for_programs(tmp_path / "bin"))
+    assert project.jobs(manifest) == set()
+    project.edit(name, "and nothing else", "and no more")
+    assert project.jobs(manifest) == {"fetch_base_model"}
 
 
 @pytest.mark.pipeline

@@ -10,7 +10,7 @@ import yaml
 from conftest import ROOT, Project, copy_project
 from snakemake.utils import update_config
 
-from ecg_grpo.base_model import fix_date
+from ecg_grpo.base_model import read_template
 from ecg_grpo.settings.grpo import GRPOSettings
 from ecg_grpo.settings.run import Settings, load_settings
 from ecg_grpo.settings.sft import SFTSettings
@@ -208,10 +208,9 @@ def test_what_llama_3_2_needs(name: str) -> None:
     # Numbers 128009 and 128004 in Llama 3's tokenizer.
     assert (base.eos_token, base.pad_token) == ("<|eot_id|>", "<|finetune_right_pad_id|>")
     assert base.dtype == "bfloat16"
-    template = (
-        "{%- if not date_string is defined %}{%- set date_string = strftime_now('%d %b %Y') %}{%- endif %}{{ date_string }}"
-    )
-    assert fix_date(template, base.chat_date).startswith('{%- set date_string = "26 Jul 2024" %}')
+    # Its own template writes a date before the system prompt.
+    assert base.chat_template == "resources/chat_templates/llama-3.jinja"
+    assert "date" not in read_template(ROOT / base.chat_template).partition("-#}")[2]
 
 
 @pytest.mark.parametrize("name", CARD)

@@ -11,12 +11,14 @@ import tempfile
 from pathlib import Path
 
 from ecg_grpo.base_model import fetch_source, save_base_model
+from ecg_grpo.errors import InputError
 from ecg_grpo.files import new_model_directory
 from ecg_grpo.settings.base_model import BaseModelSettings
 from ecg_grpo.stage import Stage, StageParser
 
 parser = StageParser("fetch_base_model", __doc__)
 parser.add_input("--source", nargs="*", default=[], metavar="FILE", help="files of a model folder, if the settings name one")
+parser.add_input("--chat-template", nargs="*", default=[], metavar="FILE", help="chat template, if the settings name one")
 parser.add_output("--manifest", help="manifest.json in the model directory to write")
 parser.add_argument("--scratch", type=Path, required=True, help="folder for downloads; emptied afterwards")
 parser.add_settings("base_model")
@@ -26,12 +28,14 @@ parser.add_store()
 def fetch_base_model(arguments: argparse.Namespace, stage: Stage) -> None:
     """Fetches, converts, writes."""
     settings = BaseModelSettings.from_json(arguments.settings)
+    if [str(file) for file in arguments.chat_template] != [name for name in [settings.chat_template] if name is not None]:
+        raise InputError("--chat-template", "not the file that base_model.chat_template names", "Give that file.")
     arguments.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as downloads:
         source = fetch_source(settings, Path(downloads), stage.terminal)
         stage.say(f"taken from {settings.source}: {source.name}")
         with new_model_directory(arguments.manifest.parent) as directory:
-            save_base_model(source, settings, directory)
+            save_base_model(source, settings, directory, next(iter(arguments.chat_template), None))
 
 
 if __name__ == "__main__":

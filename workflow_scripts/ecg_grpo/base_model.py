@@ -162,7 +162,7 @@ def _bar_on(terminal: TextIO) -> type:
     return Bar
 
 
-def save_base_model(source: Path, settings: BaseModelSettings, target: Path) -> None:
+def save_base_model(source: Path, settings: BaseModelSettings, target: Path, chat_template: Path | None = None) -> None:
     """Writes weights, tokenizer and generation defaults as every later stage expects them.
 
     Weights as safetensors in the configured number format; end and padding token as configured, in tokenizer, model and
@@ -173,6 +173,7 @@ def save_base_model(source: Path, settings: BaseModelSettings, target: Path) -> 
         source: a GGUF file or a model directory.
         settings: section `base_model`.
         target: an empty directory.
+        chat_template: file with the template that replaces the tokenizer's own; None keeps that.
 
     Raises:
         InputError: the weights cannot be read, or a token or the template is not usable.
@@ -201,7 +202,11 @@ def save_base_model(source: Path, settings: BaseModelSettings, target: Path) -> 
             "Name another token of the vocabulary.",
         )
     tokenizer.clean_up_tokenization_spaces = False  # made for WordPiece; on BPE it eats spaces before punctuation
-    tokenizer.chat_template = fix_date(tokenizer.chat_template, settings.chat_date)
+    if chat_template is None:
+        tokenizer.chat_template = fix_date(tokenizer.chat_template, settings.chat_date)
+    else:
+        tokenizer.chat_template = read_template(chat_template)
+        _refuse_if_not_renderable(tokenizer, chat_template)
     # An unset limit reads as 1e30, which vLLM and the tokenizer's own warnings cannot use.
     tokenizer.model_max_length = min(tokenizer.model_max_length, model.config.max_position_embeddings)
 
@@ -227,6 +232,36 @@ def _known_token(tokenizer: PreTrainedTokenizerBase, token: str | None, key: str
         what = "the tokenizer names none" if token is None else f"the vocabulary has no token {token!r}"
         raise InputError(f"base_model.{key}", what, "Name a token of the vocabulary; none is ever added.")
     return token
+
+
+def read_template(file: Path) -> str:
+    """A chat template that is given instead of the tokenizer's own.
+
+    Raises:
+        InputError: the file cannot be read, is empty, or reads the clock.
+    """
+    try:
+        template = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(file, f"the chat template cannot be read ({error})", "Mend base_model.chat_template.") from None
+    if not template.strip():
+        raise InputError(file, "the chat template is empty", "Mend base_model.chat_template.")
+    if "strftime_now" in template:
+        raise InputError(file, "the chat template writes today's date into every prompt", "Take the date out of it.")
+    return template
+
+
+def _refuse_if_not_renderable(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
+    from jinja2 import TemplateError
+
+    said = {"system": "Who you are.", "user": "A question?", "assistant": "An answer."}
+    conversation = [{"role": role, "content": content} for role, content in said.items()]
+    try:
+        text = tokenizer.apply_chat_template(conversation, tokenize=False)
+    except (TemplateError, TypeError) as error:
+        raise InputError(file, f"the chat template cannot be rendered ({error})", "Mend it.") from None
+    if missing := [content for content in said.values() if content not in text]:
+        raise InputError(file, f"the chat template leaves out what was said ({missing[0]!r})", "Mend it.")
 
 
 def fix_date(template: str | None, date: str | None) -> str:

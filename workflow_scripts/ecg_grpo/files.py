@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -56,6 +57,16 @@ def new_model_directory(directory: Path) -> Iterator[Path]:
         partial.replace(directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def link(file: Path, target: Path) -> None:
+    """Makes `target` a hard link to a file that nobody writes to any more, or a copy on another file system."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(file, target)
+    except OSError:
+        shutil.copyfile(file, target)
 
 
 def write_json(file: Path, content: Any) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ecg_grpo.tables import MESSAGES
+from ecg_grpo.templates import render_text
 
 VERSION = "0.4.13"
 """lm-eval's, with which the task is tested; a test holds it equal to the lock."""
@@ -27,7 +27,4 @@ def render(template: Path, **variables: Any) -> str:
         template: its Jinja template.
         variables: what the template names; one that is missing is an error.
     """
-    environment = Environment(
-        loader=FileSystemLoader(template.parent), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
-    )
-    return environment.get_template(template.name).render(version=VERSION, metrics=SCORES, **variables)
+    return render_text(template, version=VERSION, metrics=SCORES, **variables)

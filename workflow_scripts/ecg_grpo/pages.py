@@ -16,6 +16,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from ecg_grpo.files import new_file
+from ecg_grpo.templates import render_text
 
 
 def write_page(page: Path, template: Path, style: Path, scripts: Sequence[Path], values: Mapping[str, Any]) -> None:
@@ -57,15 +58,8 @@ def write_markdown(file: Path, template: Path, values: Mapping[str, Any]) -> Non
         template: Jinja template.
         values: what the template shows.
     """
-    environment = Environment(
-        loader=FileSystemLoader(template.parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     with new_file(file) as partial:
-        partial.write_text(environment.get_template(template.name).render(values), encoding="utf-8")
+        partial.write_text(render_text(template, **values), encoding="utf-8")
 
 
 def _sha256(script: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from contextlib import suppress
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ecg_grpo.errors import InputError
-from ecg_grpo.files import MANIFEST, model_directory, read_json, sha256_of, write_json
+from ecg_grpo.files import MANIFEST, link, model_directory, read_json, sha256_of, write_json
 
 _CONTENTS = "contents.json"
 
@@ -115,13 +114,7 @@ def _place(file: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if file.name == MANIFEST:
         for name in read_json(file)["files"]:
-            linked = target.parent / name
-            linked.parent.mkdir(parents=True, exist_ok=True)
-            linked.unlink(missing_ok=True)
-            try:
-                os.link(file.parent / name, linked)
-            except OSError:  # another file system
-                shutil.copyfile(file.parent / name, linked)
+            link(file.parent / name, target.parent / name)
     partial = target.with_name(f".{target.name}.partial")
     with suppress(FileNotFoundError):
         partial.unlink()

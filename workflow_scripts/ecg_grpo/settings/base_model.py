@@ -51,9 +51,20 @@ class BaseModelSettings(Section):
         description="The date that a chat template with a date in it writes, e.g. `26 Jul 2024`. Without one, such a "
         "template would write today's date into every prompt, and no two days' results would agree.",
     )
+    chat_template: str | None = Field(
+        None,
+        description="A Jinja file that replaces the tokenizer's chat template, e.g. "
+        "`resources/chat_templates/llama-3.jinja`; null keeps the tokenizer's own.",
+    )
 
     @model_validator(mode="after")
     def _source_is_described(self) -> Self:
         if getattr(self, self.source) is None:
             raise ValueError(f"source is {self.source!r}, so base_model.{self.source} must be given")
+        return self
+
+    @model_validator(mode="after")
+    def _one_says_what_becomes_of_the_date(self) -> Self:
+        if self.chat_template is not None and self.chat_date is not None:
+            raise ValueError("chat_template replaces the template that chat_date would mend: set one of the two")
         return self
