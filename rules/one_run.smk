@@ -24,6 +24,7 @@ include: "endpoints.smk"
 include: "judge.smk"
 include: "samples.smk"
 include: "further_scores.smk"
+include: "export_gguf.smk"
 include: "report.smk"
 
 
