@@ -1,4 +1,4 @@
-"""Makes a finished run's model ready for the Hugging Face Hub, with a model card of the run's own figures, and uploads it if told to.
+"""Makes a run's model ready for the Hugging Face Hub, with a card of the run's own figures, and uploads it if told to.
 
     python workflow_scripts/publish.py --license apache-2.0 --data-license "none stated" --base-model OWNER/NAME
     python workflow_scripts/publish.py … --upload OWNER/NAME             # a private repository

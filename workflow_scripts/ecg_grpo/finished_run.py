@@ -1,4 +1,4 @@
-"""What a finished run has to show for its model: the jobs that made it, its figures, and the proof that both are as recorded."""
+"""What a finished run has to show for its model: the jobs behind it, its figures, and whether all is as recorded."""
 
 from __future__ import annotations
 
@@ -109,7 +109,11 @@ def read_finished_run(folder: Path) -> FinishedRun:
         InputError: the run is not finished, or the audit of its reward did not pass.
     """
     audit_file, passed = folder / "reward_audit/audit.json", folder / "reward_audit/passed.json"
-    wanted = [folder / f"grpo_model/{MANIFEST}", folder / "evaluation/comparison.json", folder / "evaluation/contamination.json"]
+    wanted = [
+        folder / f"grpo_model/{MANIFEST}",
+        folder / "evaluation/comparison.json",
+        folder / "evaluation/contamination.json",
+    ]
     for file in [*wanted, audit_file]:
         if not file.is_file():
             raise InputError(file, "is missing: the run is not finished", "Run snakemake to its end.")

@@ -233,5 +233,3 @@ def manifests(run: FinishedRun) -> dict[str, str]:
     files = [run.base_model, *(file for training in run.trainings for file in (training.checkpoint, training.model))]
     files += [run.records_folder / "data/account.json", *(run.folder / name for name in figures)]
     return {str(file.relative_to("results")): sha256_of(file) for file in files}
-
-

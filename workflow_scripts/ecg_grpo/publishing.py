@@ -103,7 +103,7 @@ def upload(folders: dict[str, Path], public: bool, message: str) -> dict[str, st
     token = require_token()
     api, repository = HfApi(token=token), next(iter(folders))
     try:
-        for repository, folder in folders.items():  # noqa: B007, the handlers name it
+        for repository, folder in folders.items():
             _open_repository(api, repository, folder, public)
         commits = {}
         for repository, folder in folders.items():
@@ -162,7 +162,7 @@ def _take(manifest: Path, target: Path, patterns: tuple[str, ...], all_of_them: 
 
 
 def _name_base(adapter: Path, base_model: str | None) -> None:
-    """Puts the base model's name on the Hub in the place of a path of this machine; the link is replaced, not what it links to."""
+    """Puts the base model's name on the Hub in the place of a path of this machine; the run's own file stays."""
     file = adapter / "adapter_config.json"
     configuration = read_json(file) | {"base_model_name_or_path": base_model}
     file.unlink()
