@@ -9,6 +9,7 @@ rule make_report:
     input:
         template="resources/report/template.html.j2",
         summary_template="resources/report/summary.md.j2",
+        summary_macros="resources/report/figures.md.j2",
         style="resources/report/style.css",
         scripts=["resources/report/charts.js", "resources/report/browser.js"],
         comparison=f"{RESULTS}/evaluation/comparison.json",
@@ -90,6 +91,7 @@ rule make_report:
         " --split {params.split}"
         " --template {input.template:q}"
         " --summary-template {input.summary_template:q}"
+        " --summary-macros {input.summary_macros:q}"
         " --style {input.style:q}"
         " --scripts {input.scripts:q}"
         " --comparison {input.comparison:q}"

@@ -46,6 +46,7 @@ def make_page(
         [
             *(sys.executable, "workflow_scripts/make_report.py", "--run", run, "--page", page, "--split", "validation"),
             *("--summary", page.with_suffix(".md"), "--summary-template", "resources/report/summary.md.j2"),
+            *("--summary-macros", "resources/report/figures.md.j2"),
             *("--template", "resources/report/template.html.j2", "--style", "resources/report/style.css"),
             *("--scripts", "resources/report/charts.js", "resources/report/browser.js", *scripts),
             *("--comparison", results / "evaluation/comparison.json", "--data-report", results / "data/data_report.json"),

@@ -30,7 +30,8 @@ def export_gguf(arguments: argparse.Namespace, stage: Stage) -> None:
     from transformers import AutoTokenizer
 
     from ecg_grpo.gguf_export import DESCRIPTION, start_token_of, write_gguf
-    from ecg_grpo.ollama import check_quotable, render_text, turns_of
+    from ecg_grpo.ollama import check_quotable, turns_of
+    from ecg_grpo.templates import render_text
 
     torch.set_num_threads(stage.threads)
     directory = model_directory(arguments.model)

@@ -22,6 +22,7 @@ from ecg_grpo.tables import evenly, read_rows
 
 parser = StageParser("make_report", __doc__)
 parser.add_input("--summary-template", help="the Markdown file's Jinja template")
+parser.add_input("--summary-macros", help="the Jinja template of its tables")
 parser.add_input("--comparison", help="comparison.json")
 parser.add_input("--contamination", help="contamination.json")
 parser.add_input("--data-report", help="data_report.json")
@@ -94,7 +95,7 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
             megabytes = math.ceil(size / 2**20)
             raise InputError("report.max_megabytes", "not even one record fits on the page", f"Set it to {megabytes} or more.")
         most_answers, most_rollouts = browsed["shown"] * 3 // 4, most_rollouts * 3 // 4
-    write_markdown(arguments.summary, arguments.summary_template, values)
+    write_markdown(arguments.summary, arguments.summary_template, arguments.summary_macros, values)
     stage.facts |= {"answers_shown": browsed["shown"], "bytes": size}
 
 

@@ -79,7 +79,7 @@ def merge(
     del merged
     saved = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
     check = MergeCheck(
-        changed_weights=_changed_weights(base, target),
+        changed_weights=changed_weights(base, target),
         training_effect=_relative_difference(merged_logits, base_logits),
         merge_difference=_relative_difference(merged_logits, expected),
         saved_difference=_relative_difference(_logits(saved, tokens), merged_logits),
@@ -115,7 +115,7 @@ def _refuse_if_wrong(check: MergeCheck, checkpoint: Path, settings: MergeSetting
         raise InputError(checkpoint, "the merge changed whether the embeddings are tied", "This is a defect; report it.")
 
 
-def _changed_weights(one: Path, other: Path) -> float:
+def changed_weights(one: Path, other: Path) -> float:
     """Share of the tensors of `other` that differ from those of `one` after rounding to the number format of `other`."""
     known = {}
     for file in one.glob("*.safetensors"):

@@ -6,10 +6,7 @@ Ollama does not run the Jinja template inside a GGUF file. Without a TEMPLATE it
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from typing import NamedTuple
 
 from ecg_grpo.errors import InputError
 from ecg_grpo.prompts import Message
@@ -67,14 +64,6 @@ def turns_of(render: Callable[[Sequence[Message]], str], prompts: Sequence[Seque
         return None
     same = all(turns.render(prompt) == render(prompt) for prompt in [conversation, conversation[:2], *prompts])
     return turns if same else None
-
-
-def render_text(template: Path, **variables: Any) -> str:
-    """A text file from its Jinja template; a variable that is missing is an error."""
-    environment = Environment(
-        loader=FileSystemLoader(template.parent), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
-    )
-    return environment.get_template(template.name).render(**variables)
 
 
 def check_quotable(system_prompt: str) -> str:
