@@ -48,6 +48,7 @@ TEXTS = [
     "\n",
 ]
 TOKENS = 16
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 
 LLAMA_3_TEMPLATE = (
     "{{- bos_token }}{%- if messages[0]['role'] == 'system' %}{%- set system = messages[0]['content'] | trim %}"
@@ -133,14 +134,17 @@ def save_talkative(tiny_model: Path, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-@pytest.fixture(scope="module", params=["tiny", "llama 3", "linear rope"])
+@pytest.fixture(scope="module", params=["tiny", "single digits", "llama 3", "linear rope"])
 def model(request: pytest.FixtureRequest, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory."""
     folder = tmp_path_factory.mktemp("model")
-    if request.param == "tiny":
+    if request.param in ("tiny", "single digits"):
         save_talkative(tiny_model, folder)
     else:
         save_llama_3(folder)
+    if request.param == "single digits":  # as SmolLM2 on the hub
+        steps = [{"type": "Digits", "individual_digits": True}, BYTES | {"use_regex": True}]
+        edit(folder / "tokenizer.json", pre_tokenizer={"type": "Sequence", "pretokenizers": steps})
     if request.param == "linear rope":
         edit(folder / "config.json", rope_parameters={"rope_type": "linear", "rope_theta": 500000.0, "factor": 4.0})
     return folder
@@ -300,7 +304,6 @@ def test_a_wrong_name_of_the_pre_tokenizer_is_seen(llama_3: Path, tmp_path: Path
 
 NOT_BYTES = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
 OTHER_SPLIT = {"type": "Split", "pattern": {"Regex": "\\d"}, "behavior": "Isolated", "invert": False}
-BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 STARTS_WITH_PAD = {
     "type": "TemplateProcessing",
     "single": [{"SpecialToken": {"id": "<|pad|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
