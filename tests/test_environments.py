@@ -77,9 +77,10 @@ def test_an_environment_declares_what_its_program_imports(program: str, environm
 
 
 def test_every_rule_was_looked_at() -> None:
-    assert {program for program, _ in rule_environments()} == {
-        file.stem for file in (ROOT / "workflow_scripts").glob("*.py")
-    } - {"write_config_schema", "count_common_ngrams", "count_terms", "explain", "check_ecg_bench_export"}  # run by hand
+    by_hand = {"chat", "chat_web", "check_ecg_bench_export", "count_common_ngrams", "count_terms", "explain", "publish"}
+    by_hand |= {"write_config_schema"}
+    programs = {file.stem for file in (ROOT / "workflow_scripts").glob("*.py")}
+    assert {program for program, _ in rule_environments()} == programs - by_hand
     assert {environment for _, environment in rule_environments()} == {file.stem for file in ENVIRONMENTS}
 
 
