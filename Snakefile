@@ -5,7 +5,7 @@ base model ───────────────────────
                     answers of base, SFT, GRPO and two baselines ─▶ scores ─▶ comparison ─▶ report ◀───────────────┘
 
 Everything is below results/<run>/. Targets by name: data, sft, merged, reward_model, grpo, evaluation, report
-(the default). With `sweep:` in the configuration it is several runs, and a page that compares them.
+(the default), and export_verl. With `sweep:` in the configuration it is several runs, and a page that compares them.
 """
 
 from snakemake.utils import min_version

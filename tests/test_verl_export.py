@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import ROOT, SAMPLE
+from conftest import ROOT, SAMPLE, Project
 from test_environments import lock, normal
 
 from ecg_grpo.files import new_model_directory
@@ -452,6 +452,20 @@ def test_a_refusal_is_one_line_and_nothing_is_written(workplace: Workplace) -> N
         assert line.startswith("export_verl: error: ")
         assert message in line
         assert [file.name for file in (workplace.folder / FOLDER / name).iterdir()] == ["export.log"]
+
+
+@pytest.mark.pipeline
+def test_the_workflow_exports_what_it_trains_on(finished_copy: Project) -> None:
+    assert finished_copy.jobs("export_verl") == {"export_verl"}
+    finished_copy.snakemake("export_verl")
+    assert finished_copy.jobs("export_verl") == set()
+    results = finished_copy.results()
+    trained_on, exported = (read_rows(results / f"{folder}/train.parquet", "prompt") for folder in ("data", "export/verl"))
+    assert exported == trained_on
+    written = yaml.safe_load((results / "export/verl/verl.yaml").read_text())
+    assert written["actor_rollout_ref"]["model"]["path"] == str(results / "sft_model")
+    assert written["trainer"]["total_training_steps"] == 3
+    assert os.access(results / "export/verl/launch.sh", os.X_OK)
 
 
 def test_twice_gives_the_same_bytes(exported: dict[str, Path], workplace: Workplace, tmp_path: Path) -> None:
