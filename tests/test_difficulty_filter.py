@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median, stdev
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import CORES, ROOT, SAMPLE
@@ -29,7 +30,7 @@ from ecg_grpo.difficulty import (
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import new_model_directory
 from ecg_grpo.settings.difficulty_filter import DifficultyFilterSettings
-from ecg_grpo.tables import RECORDS, VERL_RECORDS, read_rows, write_table
+from ecg_grpo.tables import RECORDS, read_rows, write_table
 
 unit = st.floats(0, 1)
 
@@ -241,19 +242,14 @@ def test_a_split_that_is_too_small_anyway_is_refused_before_sampling(workplace: 
 
 
 @pytest.mark.pipeline
-def test_verl_columns_stay(workplace: Workplace, tmp_path: Path) -> None:
+def test_every_column_stays(workplace: Workplace, tmp_path: Path) -> None:
     shutil.copytree(workplace.folder / "model", tmp_path / "model")
-    more = {
-        "data_source": "ecg",
-        "ability": "EBK",
-        "reward_model": {"style": "rule", "ground_truth": "A"},
-        "extra_info": {"index": 0, "split": "train", "id": "x"},
-    }
-    write_table(tmp_path / "train.parquet", [row | more for row in training_rows(2)], VERL_RECORDS, {"a": "b"})
-    run = Workplace(tmp_path).run("verl", min_reward=0.0, max_reward=1.0, min_spread=0.0)
+    schema = RECORDS.append(pa.field("weight", pa.float64()))
+    write_table(tmp_path / "train.parquet", [row | {"weight": 0.5} for row in training_rows(2)], schema, {"a": "b"})
+    run = Workplace(tmp_path).run("more", min_reward=0.0, max_reward=1.0, min_spread=0.0)
     assert run.returncode == 0, run.stderr
-    assert read_rows(tmp_path / "verl/prompts.parquet") == read_rows(tmp_path / "train.parquet")
-    assert pq.read_schema(tmp_path / "verl/prompts.parquet").equals(VERL_RECORDS)
+    assert read_rows(tmp_path / "more/prompts.parquet") == read_rows(tmp_path / "train.parquet")
+    assert pq.read_schema(tmp_path / "more/prompts.parquet").equals(schema)
 
 
 def test_without_vllm_the_message_names_the_environment(workplace: Workplace, tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ def test_no_stage_imports_another_stages_settings() -> None:
         "compare_samples": {"generation"},
         "write_lm_eval_task": {"generation"},
         "make_report": {"report"},
+        "export_verl": {"grpo", "guards", "reward", "judge", "endpoint"},
     }
     for program, sections in own.items():
         finder = ModuleFinder(path=[str(ROOT / "workflow_scripts")])

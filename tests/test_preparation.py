@@ -94,7 +94,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def prepared(raw: list[Path], manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
-    prepare(raw, manifest, folder, verl_columns=True)
+    prepare(raw, manifest, folder)
     return folder
 
 
@@ -192,20 +192,10 @@ def test_datasets_pandas_and_duckdb_read_the_splits(prepared: Path, tmp_path: Pa
     assert pq.ParquetFile(file).metadata.row_group(0).column(0).compression == "ZSTD"
 
 
-def test_verl_s_columns(prepared: Path) -> None:
-    schemas = {name: pq.read_schema(prepared / f"{name}.parquet") for name in SPLITS}
-    assert schemas["train"].equals(schemas["validation"])
-    for place, row in enumerate(rows(prepared, "test")):
-        assert row["data_source"] == f"ecg_expert_qa/{row['task']}"
-        assert row["reward_model"] == {"style": "rule", "ground_truth": row["answer"]}
-        assert row["extra_info"] == {"index": place, "split": "test", "id": row["id"]}
-        assert row["ability"]
-
-
 def test_twice_gives_the_same_bytes_and_order_of_files_does_not_matter(
     prepared: Path, raw: list[Path], manifest: Path, tmp_path: Path
 ) -> None:
-    prepare(raw[::-1], manifest, tmp_path, verl_columns=True)
+    prepare(raw[::-1], manifest, tmp_path)
     for name in (*(f"{name}.parquet" for name in NAMES), "account.json"):
         assert (tmp_path / name).read_bytes() == (prepared / name).read_bytes(), name
 

@@ -22,7 +22,7 @@ from ecg_grpo.sweep import SweptRun, shared
 
 pytestmark = pytest.mark.pipeline
 
-TARGETS = ("report", "export_ecg_bench", "export_gguf")
+TARGETS = ("report", "export_ecg_bench", "export_gguf", "export_verl")
 """What a run makes, and what it makes only when asked."""
 
 ENDPOINT = {"base_url": "http://127.0.0.1:9/v1", "model": "a-model"}

@@ -109,6 +109,8 @@ def test_named_targets_stop_where_they_say(project: Project) -> None:
         | {"merge_sft_adapter", "sample_for_reward_model", "make_preference_pairs", "train_reward_model"},
         "grpo": through_grpo,
         "export_ecg_bench": through_grpo,
+        "export_gguf": through_grpo,
+        "export_verl": through_sft | {"merge_sft_adapter"},
         "evaluation": through_grpo
         | {"generate_answers", "generate_baselines", "score_answers", "check_contamination", "compare_models"},
     }

@@ -22,7 +22,7 @@ from ecg_grpo.records import SPLITS, Quarantined
 from ecg_grpo.settings.data import DataSettings
 from ecg_grpo.similarity import TextSimilarity
 from ecg_grpo.stage import Stage, StageParser
-from ecg_grpo.tables import QUARANTINE, RECORDS, VERL_RECORDS, write_table
+from ecg_grpo.tables import QUARANTINE, RECORDS, write_table
 from ecg_grpo.token_budget import TokenCounter
 
 parser = StageParser("prepare_data", __doc__)
@@ -82,9 +82,8 @@ def prepare_data(arguments: argparse.Namespace, stage: Stage) -> None:
         "system_prompt": system_prompt,
         "versions": json.dumps({name: version(name) for name in ("pyarrow", "scikit-learn", "tokenizers", "transformers")}),
     }
-    schema = VERL_RECORDS if settings.verl_columns else RECORDS
     for name in SPLITS:
-        write_table(getattr(arguments, name), rows_of_split(data, name, system_prompt), schema, metadata)
+        write_table(getattr(arguments, name), rows_of_split(data, name, system_prompt), RECORDS, metadata)
     for name in ("quarantine", "dropped"):
         entries = data.quarantined if name == "quarantine" else data.dropped
         write_table(getattr(arguments, name), map(quarantine_row, entries), QUARANTINE, metadata)
@@ -109,8 +108,8 @@ def prepare_data(arguments: argparse.Namespace, stage: Stage) -> None:
 
 
 def rows_of_split(data: Preparation, split: str, system_prompt: str) -> Iterator[dict[str, Any]]:
-    """The rows of a split's parquet file, with verl's columns; the schema decides whether they are written."""
-    for place, index in enumerate(data.of_split(split)):
+    """The rows of a split's parquet file."""
+    for index in data.of_split(split):
         record = data.records[index]
         yield record_columns(record) | {
             "prompt": data.prompt(index, system_prompt),
@@ -119,10 +118,6 @@ def rows_of_split(data: Preparation, split: str, system_prompt: str) -> Iterator
             "prompt_tokens": data.lengths[index][0],
             "answer_tokens": data.lengths[index][1],
             "flags": data.flags[index],
-            "data_source": f"ecg_expert_qa/{record.task}",
-            "ability": "cardiology",
-            "reward_model": {"style": "rule", "ground_truth": record.answer},
-            "extra_info": {"index": place, "split": split, "id": record.id},
         }
 
 

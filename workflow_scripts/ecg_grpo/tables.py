@@ -41,17 +41,6 @@ RECORDS = pa.schema(
 """Prepared records: one row a question, `answer` is the reference, `cluster` the id of its group's first record, `turn` null
 outside dialogues, `flags` what a reader of the record should know (`contradicts PRTK-00636`)."""
 
-VERL_RECORDS = pa.schema(
-    [
-        *RECORDS,
-        ("data_source", pa.string()),
-        ("ability", pa.string()),
-        ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
-        ("extra_info", pa.struct([("index", pa.int64()), ("split", pa.string()), ("id", pa.string())])),
-    ]
-)
-"""The same with the columns that verl's dataset reads beside `prompt`."""
-
 QUARANTINE = pa.schema([*_RECORD, ("reason", pa.string()), ("evidence", pa.string()), ("raw", pa.string())])
 """Records that are kept apart or dropped, and why; `raw` is the row as JSON where it could not be read."""
 

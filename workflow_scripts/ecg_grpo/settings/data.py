@@ -39,9 +39,6 @@ class DataSettings(Section):
     max_answer_tokens: int = Field(
         1024, ge=1, description="Longest reference answer in tokens; longer records are quarantined."
     )
-    verl_columns: bool = Field(
-        False, description="Whether the splits also have the columns that verl reads (data_source, ability, reward_model, ...)."
-    )
     seed: int = Field(0, description="Decides, with a stable hash, which group goes to which split.")
 
     @model_validator(mode="after")
