@@ -158,6 +158,28 @@ def test_a_models_text_does_not_steer_the_terminal(talk: Callable[..., pexpect.s
     assert printable("a\x1b[31m\nb") == "a�[31m\nb"
 
 
+def test_a_full_disk_is_one_line_and_the_chat_goes_on(run: Path, server: ChatServer, tmp_path: Path) -> None:
+    allowed = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False)
+    if allowed.returncode:
+        pytest.skip("this user may not mount file systems")
+    server.answer = lambda _: "QRS " * 5000
+    command = f"mount -t tmpfs -o size=8k none /mnt && exec python {' '.join(CHAT)} --model {server.url}"
+    environment = os.environ | {"XDG_STATE_HOME": "/mnt/state", "TERM": "xterm-256color"}
+    arguments = ["-rm", "bash", "-c", command]
+    chat = pexpect.spawn("unshare", arguments, cwd=run, dimensions=(40, 100), encoding="utf-8", timeout=60, env=environment)
+    try:
+        chat.expect("lists the commands")
+        chat.sendline("What?")
+        chat.expect("s in all")
+        chat.sendline("/save /mnt/talk")
+        chat.expect("No space left on device")
+        assert "Traceback" not in chat.before
+        chat.sendline("/quit")
+        chat.expect(pexpect.EOF)
+    finally:
+        chat.close(force=True)
+
+
 def test_a_piped_question_gives_the_answer_alone(run: Path, server: ChatServer) -> None:
     asked = subprocess.run(
         ["python", *CHAT, "--model", server.url], cwd=run, input="What?\n", capture_output=True, text=True, check=True

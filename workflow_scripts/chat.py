@@ -82,12 +82,14 @@ def _read(file: Path) -> str:
 
 
 def _history() -> Path | None:
-    folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "ecg-grpo"
+    """The file of the questions that were typed; None where there can be none."""
+    file = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "ecg-grpo" / "questions"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.open("ab").close()
     except OSError:
         return None
-    return folder / "questions"
+    return file
 
 
 if __name__ == "__main__":

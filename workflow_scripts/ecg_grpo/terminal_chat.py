@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -79,7 +79,7 @@ class TerminalChat:
             history: file for the questions that were typed, to be fetched back with the arrow keys; None keeps none.
         """
         session: PromptSession[str] = PromptSession(
-            history=InMemoryHistory() if history is None else FileHistory(history),
+            history=InMemoryHistory() if history is None else _Questions(history),
             completer=WordCompleter([*self._commands], sentence=True),
             complete_while_typing=False,
         )
@@ -92,9 +92,6 @@ class TerminalChat:
                 self._print("Ctrl-D ends.", "dim")
             except (EOFError, _Quit):
                 return
-            except OSError as error:  # what was typed cannot be kept
-                self._print(f"{error.filename or history}: {error.strerror}", "red")
-                session.history = InMemoryHistory()
 
     def handle(self, line: str) -> None:
         """Answers a question or carries out a command; what goes wrong is said in one line.
@@ -222,6 +219,14 @@ class TerminalChat:
 
     def _print(self, text: str, style: str = "") -> None:
         self._console.print(Text(text, style=style))
+
+
+class _Questions(FileHistory):
+    """What was typed, also by earlier chats; where the file cannot be written, this chat's own at least."""
+
+    def store_string(self, string: str) -> None:
+        with suppress(OSError):
+            super().store_string(string)
 
 
 class _Quit(Exception):
