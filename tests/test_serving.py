@@ -20,6 +20,9 @@ pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(400)]
 
 DOCUMENTED = [line.strip() for line in (ROOT / "docs/serve.md").read_text().splitlines()]
 MAX_NEW_TOKENS = 16
+VLLM_LOCK = ROOT / "envs/requirements_vllm_cpu.lock"
+MODEL = "results/demo/grpo_model"
+"""What both servers call the model: the path by which it was given."""
 ON_A_PROCESSOR = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -34,6 +37,17 @@ def documented(program: str) -> list[str]:
     return shlex.split(line)
 
 
+def named_vllm(folder: Path) -> Path:
+    """A folder that makes the processor's build answer to the name `vllm`: its command line asks for the package's version, and
+    the package is called vllm-cpu.
+    """
+    metadata = folder / "vllm.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    (lock,) = [line for line in VLLM_LOCK.read_text().splitlines() if line.startswith("vllm-cpu==")]
+    metadata.write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {lock.partition('==')[2]}+cpu\n")
+    return folder
+
+
 @pytest.fixture(params=["transformers", "vllm"])
 def client(request: pytest.FixtureRequest, finished: Project, tmp_path: Path) -> Iterator[openai.OpenAI]:
     """A client of the server, started by its documented command on a free port."""
@@ -41,6 +55,7 @@ def client(request: pytest.FixtureRequest, finished: Project, tmp_path: Path) ->
     options = ["--device", "cpu", "--dtype", "float32"]
     if request.param == "vllm":
         environment = request.getfixturevalue("vllm_environment") | ON_A_PROCESSOR
+        environment["PYTHONPATH"] = str(named_vllm(tmp_path / "named"))
         options = ["--dtype", "float32", "--enforce-eager", "--max-model-len", "1024"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -70,10 +85,9 @@ def client(request: pytest.FixtureRequest, finished: Project, tmp_path: Path) ->
 
 
 def test_a_served_model_answers_as_in_the_evaluation(client: openai.OpenAI, finished: Project) -> None:
-    (name,) = {model.id for model in client.models.list() if "grpo" in model.id}
     own = pq.read_table(finished.results() / "evaluation/grpo/answers.parquet").to_pylist()[:3]
     for row in own:
-        asked = {"model": name, "messages": row["prompt"], "temperature": 0, "max_tokens": MAX_NEW_TOKENS}
+        asked = {"model": MODEL, "messages": row["prompt"], "temperature": 0, "max_tokens": MAX_NEW_TOKENS}
         reply = client.chat.completions.create(**asked)
         assert reply.choices[0].message.content == row["completion"]
         assert reply.usage.prompt_tokens == row["prompt_tokens"], "the server renders the prompt in another way"
