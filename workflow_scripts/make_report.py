@@ -95,7 +95,7 @@ def make_report(arguments: argparse.Namespace, stage: Stage) -> None:
             megabytes = math.ceil(size / 2**20)
             raise InputError("report.max_megabytes", "not even one record fits on the page", f"Set it to {megabytes} or more.")
         most_answers, most_rollouts = browsed["shown"] * 3 // 4, most_rollouts * 3 // 4
-    write_markdown(arguments.summary, arguments.summary_template, arguments.summary_macros, values)
+    write_markdown(arguments.summary, arguments.summary_template, values, arguments.summary_macros)
     stage.facts |= {"answers_shown": browsed["shown"], "bytes": size}
 
 

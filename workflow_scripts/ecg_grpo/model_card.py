@@ -161,7 +161,7 @@ def write_card(
         "jobs": run.lineage.jobs,
         "commits": sorted({job.record["commit"] for job in run.lineage.jobs if job.record["commit"]}),
     }
-    write_markdown(file, template, macros, values)
+    write_markdown(file, template, values, macros)
 
 
 def title_of(run: FinishedRun) -> str:

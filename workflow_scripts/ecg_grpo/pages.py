@@ -50,17 +50,17 @@ def write_page(page: Path, template: Path, style: Path, scripts: Sequence[Path],
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def write_markdown(file: Path, template: Path, macros: Path, values: Mapping[str, Any]) -> None:
+def write_markdown(file: Path, template: Path, values: Mapping[str, Any], *imported: Path) -> None:
     """Renders a template of a Markdown file; nothing is escaped, so it must not show what a model wrote.
 
     Args:
         file: file to write.
         template: Jinja template.
-        macros: Jinja template from which it imports its tables.
         values: what the template shows.
+        imported: templates from which it imports macros.
     """
     with new_file(file) as partial:
-        partial.write_text(render_text(template, macros, **values), encoding="utf-8")
+        partial.write_text(render_text(template, *imported, **values), encoding="utf-8")
 
 
 def _sha256(script: str) -> str:
