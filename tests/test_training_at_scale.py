@@ -10,10 +10,10 @@ import stat
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 from conftest import ROOT, Project
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
 from ecg_grpo.files import model_directory, sha256_of
 
@@ -30,8 +30,8 @@ def training_log(project: Project, stage: str) -> list[dict]:
     return [json.loads(line) for line in (project.results() / stage / "training_log.jsonl").read_text().splitlines()]
 
 
-def weights(project: Project, manifest: str) -> dict[str, np.ndarray]:
-    found: dict[str, np.ndarray] = {}
+def weights(project: Project, manifest: str) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
     for file in model_directory(project.folder / manifest).glob("*.safetensors"):
         found |= load_file(file)
     return found
@@ -57,7 +57,7 @@ def test_grpo(finished_copy: Project, vllm_environment: dict[str, str], settings
     start = weights(finished_copy, "results/demo/sft_model/manifest.json")
     if settings.get("lora", "") is None:
         assert trained.keys() >= start.keys() - {"lm_head.weight"}
-        assert any(not np.array_equal(trained[name], start[name]) for name in start)
+        assert any(not torch.equal(trained[name].float(), start[name].float()) for name in start)
     else:
         assert any(name.endswith("lora_B.weight") and array.any() for name, array in trained.items())
     if settings.get("rollout"):
@@ -188,6 +188,7 @@ def test_two_machines_of_a_slurm_job(finished_copy: Project, tmp_path: Path) -> 
 
 SRUN = """#!/bin/bash
 while [[ $1 == --* ]]; do case $1 in --nodes|--ntasks|--ntasks-per-node) shift 2;; *) shift;; esac; done
+export SLURM_JOB_NODELIST='node[1-2]' # srun itself sets it for what it starts
 SLURM_NODEID=0 "$@" & first=$!
 SLURM_NODEID=1 "$@" & second=$!
 wait $first && wait $second

@@ -12,7 +12,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from ecg_grpo.ecg_bench_check import validate
 from ecg_grpo.errors import InputError
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -21,6 +20,8 @@ parser.add_argument("folder", type=Path, help="the export")
 if __name__ == "__main__":
     try:
         folder = parser.parse_args().folder
+        from ecg_grpo.ecg_bench_check import validate
+
         validate(folder)
         print(f"{folder}: as ECG-Bench and ECG-Language-Models take it")
     except InputError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 
-from ecg_grpo.ecg_bench_check import validate
 from ecg_grpo.ecg_bench_export import (
     BENCHMARKS,
     DATASET,
@@ -52,6 +51,8 @@ parser.add_argument("--max-new-tokens", type=int, required=True, help="longest a
 
 def export_ecg_bench(arguments: argparse.Namespace, stage: Stage) -> None:
     """Refuses what the projects cannot load, writes, checks."""
+    from ecg_grpo.ecg_bench_check import validate
+
     refuse_if_unfit(arguments.model)
     model, base = model_directory(arguments.model), model_directory(arguments.base_model)
     splits = {name: read_rows(getattr(arguments, name), "id", "prompt", "answer") for name in ("train", "test")}

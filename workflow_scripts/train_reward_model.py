@@ -74,7 +74,7 @@ def train_reward_model(arguments: argparse.Namespace, stage: Stage) -> None:
     judged = evenly(pairs["validation"], settings.validation_pairs)
     join_processes(settings)
     trainer_config = RewardConfig(
-        **trainer_arguments(settings, scratch, dtype),
+        **trainer_arguments(settings, scratch, dtype, scores=True),
         disable_dropout=False,  # lora_dropout says how much there is
         per_device_eval_batch_size=settings.per_device_train_batch_size,
         eval_on_start=True,

@@ -206,7 +206,7 @@ class TerminalChat:
         if file.suffix in (".md", ".jsonl"):
             file = file.with_suffix("")
         for written in self._conversation.save(file):
-            self._print(f"wrote {written}", "dim")
+            self._console.out(f"wrote {written}", style="dim", highlight=False)  # a path is not broken into lines
 
     def _help(self, _: str) -> None:
         table = Table.grid(padding=(0, 2))

@@ -92,13 +92,14 @@ def leave_processes() -> None:
         torch.distributed.destroy_process_group()
 
 
-def trainer_arguments(settings: TrainingSettings, scratch: Path, dtype: torch.dtype) -> dict[str, Any]:
+def trainer_arguments(settings: TrainingSettings, scratch: Path, dtype: torch.dtype, scores: bool = False) -> dict[str, Any]:
     """The trainer's arguments, as far as SFT and GRPO share them.
 
     Args:
         settings: the stage's section.
         scratch: folder for checkpoints.
         dtype: what `device.choose_dtype` said.
+        scores: for a model that gives one number for a text; its head is trained whole, in float32, upon frozen weights.
     """
     on_gpu = torch.cuda.is_available()
     frozen_in_dtype = settings.lora is not None and settings.launch.deepspeed is None
@@ -107,7 +108,7 @@ def trainer_arguments(settings: TrainingSettings, scratch: Path, dtype: torch.dt
         "output_dir": str(scratch),
         "use_cpu": not on_gpu,
         # Frozen weights are held in the number format itself; weights that are trained are computed with in it.
-        "bf16": dtype == torch.bfloat16 and (not frozen_in_dtype or holds_base_in_float32(settings)),
+        "bf16": dtype == torch.bfloat16 and (not frozen_in_dtype or holds_base_in_float32(settings) or scores),
         "deepspeed": settings.launch.deepspeed,
         "optim": "adamw_torch_fused" if on_gpu and settings.launch.deepspeed is None else "adamw_torch",
         "disable_tqdm": True,
