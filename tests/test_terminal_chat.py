@@ -109,20 +109,22 @@ def test_questions_commands_and_a_saved_conversation(run: Path, talk: Callable[.
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(talk: Callable[..., pexpect.spawn], server: ChatServer) -> None:
-    server.pause = 0.2
+    prompt = r"\?2004h"  # a key that is pressed before it is there may get lost
+    server.pause, server.answer = 0.1, lambda _: "A prolonged answer" + " that goes on" * 200
     chat = talk("--model", server.url)
-    chat.sendline("/reasoning show")
-    chat.expect("No reasoning yet")
+    chat.expect(prompt)
     chat.sendline("What does a long QT interval mean?")
     chat.expect("prolonged")
     chat.sendintr()
     chat.expect("stopped")
-    server.pause = 0
+    server.pause, server.answer = 0.0, lambda _: REASONED
+    chat.expect(prompt)
     chat.sendline("Once more?")
     chat.expect("torsades")
-    chat.expect(r"\?2004h")  # a prompt
+    chat.expect(prompt)
     chat.sendintr()  # there it only says how to end
     chat.expect("Ctrl-D ends")
+    chat.expect(prompt)
     chat.sendeof()
     chat.expect(pexpect.EOF)
     chat.wait()
