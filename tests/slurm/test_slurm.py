@@ -90,18 +90,6 @@ def wait_for_checkpoint(project: Project, running: subprocess.Popen[str]) -> str
     return job
 
 
-def start_now(job: str) -> None:
-    """Spares a requeued job the two minutes that Slurm lets it wait."""
-    deadline = time.monotonic() + 60
-    while (
-        "PENDING"
-        not in subprocess.run(["squeue", "--job", job, "--format", "%T"], capture_output=True, text=True, check=True).stdout
-    ):
-        assert time.monotonic() < deadline, "the job is not in the queue again"
-        time.sleep(0.2)
-    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True)
-
-
 def weights(project: Project) -> str:
     files = json.loads((project.folder / CHECKPOINT).read_text())["files"]
     return files["adapter_model.safetensors"]["sha256"]
@@ -123,8 +111,6 @@ def test_a_job_that_is_cancelled_or_requeued_is_finished_from_its_checkpoint(
     running = start(before_grpo)
     job = wait_for_checkpoint(before_grpo, running)
     subprocess.run([*command, job], check=True)
-    if command[0] == "scontrol":
-        start_now(job)
     assert running.wait(timeout=600) == 0, (before_grpo.folder / "snakemake.log").read_text()[-3000:]
     finished = provenance(before_grpo, "train_grpo")
     assert finished["facts"]["resumed_from_step"] >= 2
