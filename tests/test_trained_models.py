@@ -14,7 +14,7 @@ from ecg_grpo.errors import InputError
 from ecg_grpo.files import MANIFEST, new_model_directory, sha256_of
 from ecg_grpo.resources import resource
 from ecg_grpo.tables import MESSAGES
-from ecg_grpo.trained_models import find_model, models_of, named_run, newest_run, system_prompt_of
+from ecg_grpo.trained_models import find_model, models_of, named_run, newest_run, trained_system_prompt
 
 
 @pytest.fixture
@@ -90,14 +90,14 @@ def test_the_system_prompt_is_that_of_the_runs_records(results: Path) -> None:
 
     own = find_model("grpo", results / "newer")
     project = resource("prompts/system.txt").read_text().strip()
-    assert system_prompt_of(own, results / "newer") == project, "no records yet"
+    assert trained_system_prompt(own, results / "newer") == project, "no records yet"
     for name, text in (("newer", "Of the newer run."), ("older", "Of the older run.")):
         prompts = [[{"role": "system", "content": text}, {"role": "user", "content": "?"}]]
         (results / name / "data").mkdir()
         pq.write_table(pa.table({"prompt": pa.array(prompts, MESSAGES)}), results / name / "data/train.parquet")
-    assert system_prompt_of(own, results / "newer") == "Of the newer run."
+    assert trained_system_prompt(own, results / "newer") == "Of the newer run."
     older = find_model(str(results / "older/sft_model"), None)
-    assert system_prompt_of(older, results / "newer") == "Of the older run.", "a directory belongs to the run around it"
+    assert trained_system_prompt(older, results / "newer") == "Of the older run.", "a directory belongs to the run around it"
 
 
 def test_a_served_model_is_the_named_or_the_first_one() -> None:

@@ -114,6 +114,8 @@ def choose(page: Page, *names: str) -> None:
 def ask(page: Page, question: str, last: str) -> None:
     page.get_by_label("Question").last.fill(question)
     page.get_by_role("button", name="Ask").click()
+    # Until the question is shown, the line may still tell of the answer before.
+    expect(page.locator(".user").filter(has_text=question).first).to_be_visible(timeout=SECONDS)
     expect(page.locator("#status")).to_contain_text(re.compile(rf"{re.escape(last)}: [0-9.]+ s"), timeout=SECONDS)
 
 
@@ -153,6 +155,21 @@ def test_a_second_question_sees_the_first_one_until_a_new_conversation(page: Pag
         for _, payload in model_server.requests
     ]
     assert questions == [["First?"], ["First?", "Second?"], ["Third?"]]
+
+
+def test_a_new_conversation_ends_the_answer_that_is_being_written(page: Page, model_server: ChatServer) -> None:
+    choose(page, model_server.url)
+    model_server.requests.clear()
+    model_server.pause = 0.3
+    page.get_by_label("Question").last.fill("Slowly?")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator("#answers-0")).to_contain_text("<img", timeout=SECONDS)
+    page.get_by_role("button", name="New conversation").click()
+    expect(page.locator("#status")).to_contain_text("A new conversation", timeout=SECONDS)
+    model_server.pause = 0.0
+    ask(page, "Quickly?", model_server.url)
+    expect(page.locator("#answers-0")).not_to_contain_text("Slowly?")
+    assert [message["content"] for message in model_server.requests[-1][1]["messages"][1:]] == ["Quickly?"]
 
 
 def test_texts_are_shown_and_never_run(page: Page, model_server: ChatServer) -> None:

@@ -15,8 +15,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ecg_grpo.errors import InputError
+
+if TYPE_CHECKING:
+    from ecg_grpo.trained_models import TrainedModel
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--model", default="grpo", help="base, sft, grpo, a model directory or a server's address (default: grpo)")
@@ -37,40 +41,41 @@ def chat(arguments: argparse.Namespace) -> None:
     if not 0 <= arguments.temperature <= 5:
         raise InputError("--temperature", f"{arguments.temperature:g} is not from 0 to 5", "Say another number.")
 
-    from ecg_grpo.trained_models import RESULTS, find_model, models_of, named_run, newest_run, system_prompt_of
+    from ecg_grpo.trained_models import RESULTS, find_model, models_of, named_run, newest_run, trained_system_prompt
 
     run = named_run(arguments.run) if arguments.run else None
     if run is None and (arguments.model in ("base", "sft", "grpo") or any(RESULTS.glob("[!.]*/grpo_model/manifest.json"))):
         run = newest_run()
-    model = find_model(arguments.model, run, arguments.served_model, arguments.api_key_env)
-    prompt = _read(arguments.system_prompt) if arguments.system_prompt else system_prompt_of(model, run)
+
+    def find(choice: str) -> TrainedModel:
+        return find_model(choice, run, arguments.served_model, arguments.api_key_env)
+
+    model = find(arguments.model)
+    prompt = _read(arguments.system_prompt) if arguments.system_prompt else trained_system_prompt(model, run)
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
     from rich.console import Console
 
-    from ecg_grpo.chat_models import ChatSampling, load
+    from ecg_grpo.chat_models import ChatSampling, LoadedModels
     from ecg_grpo.conversation import DISCLAIMER, Conversation
     from ecg_grpo.terminal_chat import TerminalChat, printable
 
+    models = LoadedModels(find, arguments.threads)
     sampling = ChatSampling(arguments.temperature, arguments.max_new_tokens, arguments.seed)
     conversation = Conversation(prompt)
     if not sys.stdin.isatty():
         if not (question := sys.stdin.read().strip()):
             raise InputError("standard input", "holds no question", "Pipe one in.")
-        for _ in conversation.ask(question, model, load(model, arguments.threads), sampling):
+        for _ in conversation.ask(question, *models[arguments.model], sampling):
             pass
         print(f"{model.name}: {DISCLAIMER}", file=sys.stderr)
         print(printable(conversation.turns[0].prediction))
         return
 
-    def loaded(choice: str):
-        found = find_model(choice, run, arguments.served_model, arguments.api_key_env)
-        return found, load(found, arguments.threads)
-
     side_by_side = models_of(run) if run else [arguments.model]
     folder = (run or RESULTS) / "chat"
-    terminal = TerminalChat(arguments.model, loaded, side_by_side, conversation, sampling, folder, Console())
+    terminal = TerminalChat(arguments.model, models, side_by_side, conversation, sampling, folder, Console())
     terminal.run(_history())
 
 

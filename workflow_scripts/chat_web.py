@@ -14,8 +14,12 @@ import os
 import secrets
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 from ecg_grpo.errors import InputError
+
+if TYPE_CHECKING:
+    from ecg_grpo.trained_models import TrainedModel
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--run", help="name of the run (default: the one that was finished last)")
@@ -37,33 +41,30 @@ USER = "ecg"
 def chat_web(arguments: argparse.Namespace) -> None:
     """Serves the page until Ctrl-C."""
     from ecg_grpo.tables import read_rows
-    from ecg_grpo.trained_models import find_model, models_of, named_run, newest_run, system_prompt_of
+    from ecg_grpo.trained_models import find_model, models_of, named_run, newest_run, trained_system_prompt
 
     run = named_run(arguments.run) if arguments.run else newest_run()
     names = [*(arguments.model or []), *models_of(run)]
     if not names:
         raise InputError(run, "this run has no model yet", "Run snakemake to its end.")
 
-    def find(choice: str):
+    def find(choice: str) -> TrainedModel:
         return find_model(choice, run, arguments.served_model, arguments.api_key_env)
 
     found = [find(name) for name in names]  # what cannot answer is said now
-    system_prompt = system_prompt_of(found[-1], run)
+    system_prompt = trained_system_prompt(found[-1], run)
     token = _token(arguments)
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
-    from ecg_grpo.chat_models import load
+    from ecg_grpo.chat_models import LoadedModels
     from ecg_grpo.votes import Votes
     from ecg_grpo.web_chat import LAUNCH, WebChat
 
-    def loaded(choice: str):
-        found = find(choice)
-        return found, load(found, arguments.threads)
-
+    models = LoadedModels(find, arguments.threads)
     folder = run / "chat"
     folder.mkdir(parents=True, exist_ok=True)
     train = read_rows(run / "data" / "train.parquet", "id", "context", "question", "answer")
-    chat = WebChat(f"ECG chat: {run.name}", names, loaded, system_prompt, train, Votes(folder), arguments.max_new_tokens)
+    chat = WebChat(f"ECG chat: {run.name}", names, models, system_prompt, train, Votes(folder), arguments.max_new_tokens)
     page = chat.page()
     login = {"auth": (USER, token), "auth_message": "Research software, not for diagnosis."} if token else {}
     try:

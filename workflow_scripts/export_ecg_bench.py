@@ -19,15 +19,15 @@ from ecg_grpo.ecg_bench_export import (
     entry,
     link_model,
     refuse_if_unfit,
+    refuse_other_prompts,
     rewritten,
-    system_prompt_of,
     write_datasets,
     write_facts,
 )
 from ecg_grpo.files import model_directory, new_file, new_model_directory
 from ecg_grpo.prompts import has_tag
 from ecg_grpo.stage import Stage, StageParser
-from ecg_grpo.tables import read_rows
+from ecg_grpo.tables import read_rows, system_prompt_of
 from ecg_grpo.templates import render_text
 
 parser = StageParser("export_ecg_bench", __doc__)
@@ -56,7 +56,9 @@ def export_ecg_bench(arguments: argparse.Namespace, stage: Stage) -> None:
     refuse_if_unfit(arguments.model)
     model, base = model_directory(arguments.model), model_directory(arguments.base_model)
     splits = {name: read_rows(getattr(arguments, name), "id", "prompt", "answer") for name in ("train", "test")}
-    system_prompt = system_prompt_of([row for rows in splits.values() for row in rows], arguments.test)
+    system_prompt = system_prompt_of(arguments.train)
+    for name, rows in splits.items():
+        refuse_other_prompts(rows, system_prompt, getattr(arguments, name))
     run, of, fold = arguments.run, arguments.of, arguments.fold
     variables = entry(model, run, of)
     with new_model_directory(arguments.manifest.parent) as folder:

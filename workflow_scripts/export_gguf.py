@@ -6,7 +6,7 @@ import argparse
 
 from ecg_grpo.files import model_directory, new_file
 from ecg_grpo.stage import Stage, StageParser
-from ecg_grpo.tables import read_rows
+from ecg_grpo.tables import read_rows, system_prompt_of
 
 PROMPTS = 8
 
@@ -36,7 +36,7 @@ def export_gguf(arguments: argparse.Namespace, stage: Stage) -> None:
     torch.set_num_threads(stage.threads)
     directory = model_directory(arguments.model)
     prompts = [row["prompt"] for row in read_rows(arguments.validation, "prompt")[:PROMPTS]]
-    system_prompt = check_quotable(prompts[0][0]["content"])
+    system_prompt = check_quotable(system_prompt_of(arguments.validation))
     with new_file(arguments.gguf) as partial:
         facts = write_gguf(directory, partial, arguments.type, arguments.name)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -80,6 +80,33 @@ def load(model: TrainedModel, threads: int) -> ChatModel:
         return _ServedModel(model.source)
     set_up_processor(threads)
     return _LocalModel(model.source)
+
+
+class LoadedModels:
+    """Models by the word that names one; each is found and loaded when it is first asked for, and kept."""
+
+    def __init__(self, find: Callable[[str], TrainedModel], threads: int) -> None:
+        """
+        Args:
+            find: a word → the model, as `trained_models.find_model`.
+            threads: of the processor.
+        """
+        self._find, self._threads = find, threads
+        self._loaded: dict[str, tuple[TrainedModel, ChatModel]] = {}
+
+    def __contains__(self, choice: str) -> bool:
+        return choice in self._loaded
+
+    def __getitem__(self, choice: str) -> tuple[TrainedModel, ChatModel]:
+        """The model, and what writes its answers.
+
+        Raises:
+            InputError: there is no such model, or it cannot be loaded.
+        """
+        if choice not in self._loaded:
+            found = self._find(choice)
+            self._loaded[choice] = found, load(found, self._threads)
+        return self._loaded[choice]
 
 
 class _ServedModel:

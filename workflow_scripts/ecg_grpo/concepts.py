@@ -54,21 +54,33 @@ def concepts(text: str) -> frozenset[str]:
         before; quantities as `=120ms`, `>120ms`, with one unit for each dimension.
     """
     found = {_written(quantity) for quantity in quantities(text)}
-    negated, side = 0, ""
-    for word in _words(text):
-        if word in _ENDS:
-            negated, side = 0, ""
-        elif word in NEGATIONS:
-            negated = _REACH + 1
-        elif word in _SIDES:
-            side = f"{side}{word}~"
-        elif word[0].isalpha() and word not in _FUNCTION_WORDS:
-            found.add(("¬" if negated else "") + side + _stem(word))
+    negated_until, side = -1, ""
+    for place, word in enumerate(_words(text)):
+        role = _role(word)
+        if role == "term":
+            found.add(("¬" if place <= negated_until else "") + side + _stem(word))
             side = ""
-        negated = max(0, negated - 1)
+        elif role == "side":
+            side = f"{side}{word}~"
+        elif role == "negation":
+            negated_until = place + _REACH
+        elif role == "end":
+            negated_until, side = -1, ""
     if side:  # said of nothing that follows: "on the left"
         found.add(side)
     return frozenset(found)
+
+
+@cache
+def _role(word: str) -> str:
+    """What a word does in a clause: `end`, `negation`, `side`, `term`, or nothing."""
+    if word in _ENDS:
+        return "end"
+    if word in NEGATIONS:
+        return "negation"
+    if word in _SIDES:
+        return "side"
+    return "term" if word[0].isalpha() and word not in _FUNCTION_WORDS else ""
 
 
 def _words(text: str) -> list[str]:
@@ -91,12 +103,11 @@ def concept_f1(prediction: str, reference: str, question: str) -> float:
     shared = expected & given
     if not shared:
         return 0.0
-    # In one order, or the last digit of a sum would depend on the order of a set.
     return min(1.0, 2 * _weight(shared) / (_weight(expected) + _weight(given)))
 
 
 def _weight(found: frozenset[str]) -> float:
-    return math.fsum(rarity(concept) for concept in found)
+    return math.fsum(map(rarity, found))  # exact, or the last digit would depend on the order of a set
 
 
 @cache

@@ -102,20 +102,20 @@ def refuse_if_unfit(manifest: Path) -> None:
         )
 
 
-def system_prompt_of(rows: Iterable[Mapping[str, Any]], file: Path) -> str:
-    """The system prompt that stands in every prompt.
+def refuse_other_prompts(rows: Iterable[Mapping[str, Any]], system_prompt: str, file: Path) -> None:
+    """Checks that every record is asked under the one system prompt that an export can have.
 
     Args:
         rows: records with `prompt`.
-        file: where they are from, for the message.
+        system_prompt: that prompt.
+        file: where the records are from, for the message.
 
     Raises:
-        InputError: there are several, or none.
+        InputError: a record is asked under another one, or none.
     """
     found = {row["prompt"][0]["content"] if row["prompt"][0]["role"] == "system" else "" for row in rows}
-    if len(found) != 1 or "" in found:
-        raise InputError(file, f"its prompts have {len(found - {''})} system prompts", "Prepare the data again.")
-    return found.pop()
+    if others := found - {system_prompt}:
+        raise InputError(file, f"its prompts have {1 + len(others)} system prompts", "Prepare the data again.")
 
 
 def turns(prompt: Sequence[Message], answer: str) -> list[dict[str, str]]:

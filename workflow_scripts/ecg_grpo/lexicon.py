@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 import yaml
@@ -16,6 +17,7 @@ from ecg_grpo.resources import resource
 LEXICON = resource("lexicon/cardiology.yaml")
 
 _WORD = re.compile(r"\w+")
+_BETWEEN = re.compile(r"(\W+)")
 _GAP = re.compile(r"(?:['’]\s?|\s*[-‐‑–/]\s*|\s{1,3})\Z")
 """What may stand between two words of a term. A slash only where the variant has one."""
 _SHORT = 3
@@ -80,46 +82,44 @@ class Lexicon:
 
         Where terms overlap, the one that begins first counts, and of those the longest. Never raises.
         """
-        return [(entry.concept, start, end) for entry, start, end in self._matches(text)]
+        parts = _BETWEEN.split(text)
+        starts = [0, *accumulate(map(len, parts))]
+        return [(entry.concept, starts[2 * first], starts[2 * last + 1]) for entry, first, last in self._matches(parts)]
 
     def fold(self, text: str) -> str:
         """The text with one token for each concept it names, so that synonyms become equal words.
 
         Folding a folded text changes nothing. Never raises.
         """
-        parts: list[str] = []
-        place = 0
-        for entry, start, end in self._matches(text):
-            parts += text[place:start], entry.token
-            place = end
-        return "".join(parts) + text[place:] if parts else text
+        parts = _BETWEEN.split(text)
+        for entry, first, last in self._matches(parts):
+            parts[2 * first] = entry.token
+            parts[2 * first + 1 : 2 * last + 1] = [""] * (2 * (last - first))
+        return "".join(parts)
 
-    def _matches(self, text: str) -> Iterator[tuple[_Entry, int, int]]:
-        spans = [match.span() for match in _WORD.finditer(text)]
-        words = [text[start:end] for start, end in spans]
+    def _matches(self, parts: Sequence[str]) -> list[tuple[_Entry, int, int]]:
+        """The terms in a text, as (entry, its first word, its last one).
+
+        Args:
+            parts: words and what stands between them, in turn.
+        """
+        words, gaps = parts[::2], parts[1::2]
         lower = [*map(str.lower, words), ""]
-        place, count = 0, len(words)
-        while place < count:
-            begun = self._entries.get(lower[place])
-            if begun is not None:
-                for entry in (*begun.get(lower[place + 1], ()), *begun.get("", ())):
-                    last = place + len(entry.words) - 1
-                    if last < count and self._is_here(entry, text, words, spans, place, last):
-                        yield entry, spans[place][0], spans[last][1]
-                        place = last
-                        break
-            place += 1
-
-    @staticmethod
-    def _is_here(entry: _Entry, text: str, words: list[str], spans: list[tuple[int, int]], first: int, last: int) -> bool:
-        for word, written in zip(entry.words, words[first : last + 1], strict=True):
-            if word != (written if entry.exact else written.lower()):
-                return False
-        for place in range(first, last):
-            gap = text[spans[place][1] : spans[place + 1][0]]
-            if not _GAP.match(gap) or ("/" in gap and not entry.slash):
-                return False
-        return True
+        found: list[tuple[_Entry, int, int]] = []
+        after = 0  # the first word behind the last term
+        for place in [place for place, word in enumerate(lower) if word in self._entries]:
+            if place < after:
+                continue
+            begun = self._entries[lower[place]]
+            for entry in (*begun.get(lower[place + 1], ()), *begun.get("", ())):
+                end = place + len(entry.words)
+                if entry.words == tuple((words if entry.exact else lower)[place:end]) and all(
+                    _GAP.match(gap) and ("/" not in gap or entry.slash) for gap in gaps[place : end - 1]
+                ):
+                    found.append((entry, place, end - 1))
+                    after = end
+                    break
+        return found
 
 
 def load_lexicon(file: Path = LEXICON) -> Lexicon:
@@ -132,7 +132,7 @@ def load_lexicon(file: Path = LEXICON) -> Lexicon:
         InputError: it cannot be read, is no YAML, is of another form, a name or variant is empty or stands under two
             concepts; names file and key.
     """
-    return _load(Path(file))
+    return _load(file)
 
 
 @cache

@@ -63,16 +63,15 @@ def stances(text: str) -> dict[str, int]:
     if first := yes_or_no(text):
         found["answer"] = {1 if first == "yes" else -1}
         text = _ANSWER.sub("", text)
-    reach = 0
-    for token in _TOKEN.findall(text.lower().replace("’", "'")):
-        if token in _ENDS:
-            reach = 0
-        elif token in NEGATIONS:
-            reach = _REACH + 1
-        elif token in _SIDES:
+    turned_until = -1
+    for place, token in enumerate(_TOKEN.findall(text.lower().replace("’", "'"))):
+        if token in _SIDES:
             name, side = _SIDES[token]
-            found.setdefault(name, set()).add(-side if reach else side)
-        reach = max(0, reach - 1)
+            found.setdefault(name, set()).add(-side if place <= turned_until else side)
+        elif token in NEGATIONS:
+            turned_until = place + _REACH
+        elif token in _ENDS:
+            turned_until = -1
     return {name: sides.pop() for name, sides in found.items() if len(sides) == 1}
 
 

@@ -13,7 +13,7 @@ from ecg_grpo.errors import InputError
 from ecg_grpo.files import MANIFEST, new_model_directory, read_json
 from ecg_grpo.finished_run import FinishedRun
 from ecg_grpo.model_card import SYSTEM_PROMPT_FILE, Part, Statement, is_lora, write_card
-from ecg_grpo.trained_models import TrainedModel, system_prompt_of
+from ecg_grpo.tables import system_prompt_of
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -68,7 +68,7 @@ def prepare(
             for training in run.trainings:
                 _take(training.checkpoint, partial / training.name, _ADAPTER)
                 _name_base(partial / training.name, statement.base_model if training is run.trainings[0] else None)
-        prompt = system_prompt_of(TrainedModel("grpo", run.model.parent, ""), run.records_folder)
+        prompt = system_prompt_of(run.records_folder / "data" / "train.parquet")
         (partial / SYSTEM_PROMPT_FILE).write_text(prompt, encoding="utf-8")
         write_card(partial / "README.md", template, macros, part, run, statement, repository)
     return target

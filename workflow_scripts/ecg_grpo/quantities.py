@@ -67,6 +67,7 @@ _TO_WORD = rf"(?:(?:to|or|and)\s+(?:{_any(_WORDS)}|\d+)[\s-]+)?"
 # ASCII, since other letters fold to those of a unit, and are no unit: 1 mſ. Longer numbers than 40 digits are none.
 _FLAGS = re.IGNORECASE | re.ASCII
 NUMBER = re.compile(
+    r"(?=[-−–+.\dzotfsen])"  # what can begin a number or a number word: most places in a text cannot
     rf"(?:(?<![^\s(])(?P<sign>[-−–+]))?(?<![\w.,/])(?:(?P<ratio>\d{{1,40}}\s?:\s?\d{{1,40}})(?![\w:])"
     rf"|(?:(?P<digits>(?:\d{{1,3}}(?:,\d{{3}}){{1,9}}(?!\d)|\d{{1,40}})(?:\.\d{{1,40}})?|\.\d{{1,40}})|(?P<word>{_any(_WORDS)})(?=[\s-]+{_TO_WORD}{_UNIT}))"
     rf"(?:[\s-]*(?P<unit>{_UNIT})|(?![\w/]|-[A-Za-z]|[.,]\d)))",
@@ -157,32 +158,33 @@ def _quantity(text: str, before: str, first: re.Match[str], last: re.Match[str])
     if first["ratio"]:
         above, below = map(int, first["ratio"].split(":"))
         return Quantity(Fraction(above), Fraction(below), "=", ":")
-    unit, factor = UNITS[(last["unit"] or first["unit"]).lower()] if last["unit"] or first["unit"] else ("", Fraction(1))
-    own_unit, own_factor = UNITS[first["unit"].lower()] if first["unit"] else (unit, factor)
-    low = _value(first) * (own_factor if own_unit == unit else factor)
-    high = _value(last) * factor if last["sign"] is None or text[first.end() : last.start()].strip() else -_value(last) * factor
+    written = (last["unit"] or first["unit"] or "").lower()
+    unit = UNITS[written][0] if written else ""
     if last is first:
-        high = low
-    direction = "="
-    if last is first:
-        ahead, behind = _BEFORE.search(before), _BEHIND.match(text, last.end())
-        if ahead:
+        size, direction = _size(first, written), "="
+        if ahead := _BEFORE.search(before, max(0, len(before) - _LONGEST_DIRECTION)):
             direction = _DIRECTIONS[ahead["direction"].lower()]
-        elif behind:
+        elif behind := _BEHIND.match(text, last.end()):
             direction = _AFTER[behind["direction"].lower()]
-    return Quantity(min(low, high), max(low, high), direction, unit)
+        return Quantity(size, size, direction, unit)
+    own = (first["unit"] or written).lower()
+    low = _size(first, own if own and UNITS[own][0] == unit else written)
+    high = _size(last, written)
+    if last["sign"] is not None and not text[first.end() : last.start()].strip():
+        high = -high  # the sign is the range's
+    return Quantity(min(low, high), max(low, high), "=", unit)
 
 
-def _value(match: re.Match[str]) -> Fraction:
-    if match["word"]:
-        return _WORDS[match["word"].lower()]
-    value = _fraction(match["digits"])
-    return -value if match["sign"] in {"-", "−", "–"} else value
+def _size(match: re.Match[str], unit: str) -> Fraction:
+    """A number in the unit that it is compared in, from the unit as it is written."""
+    size = _in_base_unit((match["word"] or match["digits"]).lower(), unit)
+    return -size if match["sign"] and match["sign"] != "+" and not match["word"] else size
 
 
 @lru_cache(maxsize=10_000)
-def _fraction(digits: str) -> Fraction:
-    return Fraction(digits.replace(",", ""))
+def _in_base_unit(number: str, unit: str) -> Fraction:
+    value = _WORDS[number] if number in _WORDS else Fraction(number.replace(",", ""))
+    return value * UNITS[unit][1] if unit else value
 
 
 def number_agreement(prediction: str, reference: str) -> float | None:

@@ -147,6 +147,19 @@ def read_rows(file: Path, *columns: str) -> list[dict[str, Any]]:
         raise InputError(file, f"not a readable parquet file ({error})", "Delete it and run snakemake again.") from None
 
 
+def system_prompt_of(records: Path) -> str:
+    """The system prompt of a split's records, which all of a run's records share.
+
+    Raises:
+        InputError: the file cannot be read, or holds no record with a prompt.
+    """
+    try:
+        first = next(pq.ParquetFile(records).iter_batches(batch_size=1, columns=["prompt"]))
+        return first.column("prompt")[0].as_py()[0]["content"]
+    except (OSError, pa.ArrowException, KeyError, StopIteration) as error:
+        raise InputError(records, f"has no prompt ({error})", "Delete it and run snakemake again.") from None
+
+
 def evenly(rows: list[dict[str, Any]], most: int, multiple_of: int = 1) -> list[dict[str, Any]]:
     """At most so many rows, spread evenly over all of them; a full multiple, if there are enough for one.
 

@@ -17,13 +17,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ecg_grpo.chat_models import ChatModel, ChatSampling
+from ecg_grpo.chat_models import ChatModel, ChatSampling, LoadedModels
 from ecg_grpo.conversation import DISCLAIMER, Answering, Conversation, Piece, Turn
 from ecg_grpo.errors import InputError
 from ecg_grpo.trained_models import TrainedModel
-
-Load = Callable[[str], tuple[TrainedModel, ChatModel]]
-"""A word as `--model` takes it → the model, loaded."""
 
 
 class TerminalChat:
@@ -32,7 +29,7 @@ class TerminalChat:
     def __init__(
         self,
         choice: str,
-        load: Load,
+        models: LoadedModels,
         side_by_side: Sequence[str],
         conversation: Conversation,
         sampling: ChatSampling,
@@ -42,7 +39,7 @@ class TerminalChat:
         """
         Args:
             choice: the model that answers first.
-            load: gives a model; called once for each.
+            models: has them by the words that `--model` takes.
             side_by_side: the models that /compare asks.
             conversation: an empty one, with the system prompt.
             sampling: how answers are drawn.
@@ -52,7 +49,7 @@ class TerminalChat:
         Raises:
             InputError: the model cannot be had.
         """
-        self._load, self._loaded = load, {}
+        self._models = models
         self._side_by_side, self._folder, self._console = side_by_side, folder, console
         self._conversation, self._sampling = conversation, sampling
         self._system_prompt = conversation.system_prompt
@@ -124,10 +121,10 @@ class TerminalChat:
         self._print("  ".join(filter(None, [first, f"{turn.seconds:.1f} s in all", notes[turn.finish_reason]])), "dim")
 
     def _model_named(self, choice: str) -> tuple[TrainedModel, ChatModel]:
-        if choice not in self._loaded:
-            with self._console.status(f"Loading {choice}"):
-                self._loaded[choice] = self._load(choice)
-        return self._loaded[choice]
+        if choice in self._models:
+            return self._models[choice]
+        with self._console.status(f"Loading {choice}"):
+            return self._models[choice]
 
     def _choose_model(self, choice: str) -> None:
         if choice:

@@ -6,8 +6,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
 from ecg_grpo.base_model import check_model_directory
@@ -16,6 +14,7 @@ from ecg_grpo.errors import InputError
 from ecg_grpo.files import MANIFEST, model_directory, read_json, sha256_of
 from ecg_grpo.resources import resource
 from ecg_grpo.settings.endpoint import EndpointSettings
+from ecg_grpo.tables import system_prompt_of
 
 STAGES = ("base", "sft", "grpo")
 """The models of a run, in the order in which it makes them."""
@@ -128,7 +127,7 @@ def check_weights(directory: Path) -> Path:
     return directory
 
 
-def system_prompt_of(model: TrainedModel, run: Path | None) -> str:
+def trained_system_prompt(model: TrainedModel, run: Path | None) -> str:
     """The system prompt that a model was trained with: that of its run's records, else the project's own.
 
     Args:
@@ -144,11 +143,7 @@ def system_prompt_of(model: TrainedModel, run: Path | None) -> str:
     records = run and run / "data" / "train.parquet"
     if records is None or not records.is_file():
         return SYSTEM_PROMPT.read_text(encoding="utf-8").strip()
-    try:
-        first = next(pq.ParquetFile(records).iter_batches(batch_size=1, columns=["prompt"]))
-        return first.column("prompt")[0].as_py()[0]["content"]
-    except (OSError, pa.ArrowException, KeyError, StopIteration) as error:
-        raise InputError(records, f"has no prompt ({error})", "Delete it and run snakemake again.") from None
+    return system_prompt_of(records)
 
 
 def _served(address: str, name: str | None, api_key_env: str | None) -> TrainedModel:

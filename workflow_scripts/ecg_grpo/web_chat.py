@@ -11,15 +11,11 @@ from typing import Any
 
 import gradio as gr
 
-from ecg_grpo.chat_models import ChatModel, ChatSampling
+from ecg_grpo.chat_models import ChatSampling, LoadedModels
 from ecg_grpo.conversation import DISCLAIMER, Conversation, Turn
 from ecg_grpo.errors import InputError
 from ecg_grpo.question_index import QuestionIndex
-from ecg_grpo.trained_models import TrainedModel
 from ecg_grpo.votes import Votes
-
-Load = Callable[[str], tuple[TrainedModel, ChatModel]]
-"""A model's name → the model, loaded."""
 
 _SECONDS_BETWEEN_UPDATES = 0.1
 _NOTES = {"length": "cut off at the longest answer", "stopped": "stopped"}
@@ -51,7 +47,7 @@ class WebChat:
         self,
         title: str,
         names: Sequence[str],
-        load: Load,
+        models: LoadedModels,
         system_prompt: str,
         train: Sequence[Mapping[str, Any]],
         votes: Votes,
@@ -61,14 +57,14 @@ class WebChat:
         Args:
             title: of the page.
             names: models that can be asked, the one that is chosen at first at the end.
-            load: gives a model; called once for each, when it is first asked.
+            models: has them under these names.
             system_prompt: of every conversation.
             train: training records with `id`, `context`, `question`, `answer`; may be empty.
             votes: where votes go.
             max_new_tokens: longest answer at first.
         """
         self._title, self._names, self._system_prompt = title, list(names), system_prompt
-        self._load, self._loaded = load, {}
+        self._models = models
         self._train, self._index = train, QuestionIndex(train) if train else None
         self._votes, self._max_new_tokens = votes, max_new_tokens
 
@@ -116,20 +112,17 @@ class WebChat:
             )
             inputs = [question, chosen, temperature, length, seed, session]
             outputs = [*columns, session, status, nearest, question]
-            for event in (ask.click, question.submit):
+            asking = [
                 event(self._ask, inputs, outputs, show_progress="hidden", concurrency_limit=1, api_visibility="private")
+                for event in (ask.click, question.submit)
+            ]
             stop.click(self._stop, [session], None, show_progress="hidden", api_visibility="private")
-            reset.click(self._reset, None, [*columns, session, status], api_visibility="private")
+            reset.click(self._reset, [session], [*columns, session, status], cancels=asking, api_visibility="private")
             chosen.change(self._show, [chosen], columns, api_visibility="private")
             for name, column in zip(self._names, columns, strict=True):
                 column.like(self._voter(name), [session], [status], api_visibility="private")
                 column.clear(self._forgetter(name), [session], [session], api_visibility="private")
         return page
-
-    def _model(self, name: str) -> tuple[TrainedModel, ChatModel]:
-        if name not in self._loaded:
-            self._loaded[name] = self._load(name)
-        return self._loaded[name]
 
     def _show(self, chosen: list[str]) -> list[Any]:
         return [gr.update(visible=name in chosen) for name in self._names]
@@ -137,7 +130,8 @@ class WebChat:
     def _stop(self, session: Session) -> None:
         session.is_stopping = True
 
-    def _reset(self) -> list[Any]:
+    def _reset(self, session: Session) -> list[Any]:
+        session.is_stopping = True  # an answer that is being written belongs to the conversation that ends
         return [*([] for _ in self._names), Session(), "A new conversation."]
 
     def _ask(
@@ -159,9 +153,9 @@ class WebChat:
         for name in (name for name in self._names if name in chosen):
             conversation = session.conversations.setdefault(name, Conversation(self._system_prompt))
             shown = [*_messages(conversation), _asked(question)]
-            yield update(f"{name} is loading…" if name not in self._loaded else f"{name} answers…", **{name: shown})
+            yield update(f"{name} is loading…" if name not in self._models else f"{name} answers…", **{name: shown})
             try:
-                model, writer = self._model(name)
+                model, writer = self._models[name]
                 parts, last = {"reasoning": "", "answer": ""}, 0.0
                 with closing(conversation.ask(question, model, writer, sampling)) as pieces:
                     for piece in pieces:
