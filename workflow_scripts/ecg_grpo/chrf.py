@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from operator import truediv
-from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -34,12 +33,12 @@ def sentence_chrf(prediction: str, reference: str) -> float:
     if not orders:
         return 0.0
     place = expected.keys.searchsorted(given.keys)
-    place[place == expected.keys.size] = 0
-    shared = expected.keys[place] == given.keys
-    matches = np.minimum(given.counts[shared], expected.counts[place[shared]])
-    by_order = np.bincount((given.keys[shared] & _ORDER_BITS).astype(np.intp), weights=matches, minlength=_ORDER).tolist()
-    precision = fmean(map(truediv, by_order[:orders], given.totals))
-    recall = fmean(map(truediv, by_order[:orders], expected.totals))
+    shared = np.flatnonzero(expected.keys.take(place, mode="clip") == given.keys)
+    matches = np.minimum(given.counts.take(shared), expected.counts.take(place.take(shared)))
+    order_of = (given.keys.take(shared) & _ORDER_BITS).astype(np.intp)
+    by_order = np.bincount(order_of, weights=matches, minlength=_ORDER).tolist()[:orders]
+    precision = sum(map(truediv, by_order, given.totals)) / orders
+    recall = sum(map(truediv, by_order, expected.totals)) / orders
     if precision + recall == 0:
         return 0.0
     return (1 + _BETA_SQUARED) * precision * recall / (_BETA_SQUARED * precision + recall)

@@ -67,8 +67,8 @@ _TO_WORD = rf"(?:(?:to|or|and)\s+(?:{_any(_WORDS)}|\d+)[\s-]+)?"
 # ASCII, since other letters fold to those of a unit, and are no unit: 1 mſ. Longer numbers than 40 digits are none.
 _FLAGS = re.IGNORECASE | re.ASCII
 NUMBER = re.compile(
-    r"(?=[-−–+.\dzotfsen])"  # what can begin a number or a number word: most places in a text cannot
-    rf"(?:(?<![^\s(])(?P<sign>[-−–+]))?(?<![\w.,/])(?:(?P<ratio>\d{{1,40}}\s?:\s?\d{{1,40}})(?![\w:])"
+    r"(?<![\w.,/])(?-i:(?=[-−–+.\dzotfsenZOTFSEN]))"  # fast: what can begin a number or a number word
+    rf"(?:(?<![^\s(])(?P<sign>[-−–+]))?(?:(?P<ratio>\d{{1,40}}\s?:\s?\d{{1,40}})(?![\w:])"
     rf"|(?:(?P<digits>(?:\d{{1,3}}(?:,\d{{3}}){{1,9}}(?!\d)|\d{{1,40}})(?:\.\d{{1,40}})?|\.\d{{1,40}})|(?P<word>{_any(_WORDS)})(?=[\s-]+{_TO_WORD}{_UNIT}))"
     rf"(?:[\s-]*(?P<unit>{_UNIT})|(?![\w/]|-[A-Za-z]|[.,]\d)))",
     _FLAGS,
