@@ -88,6 +88,7 @@ class WebChat:
                         elem_id=f"answers-{place}",
                         visible=name in self._names[-1:],
                         height=460,
+                        min_width=260,  # or they stand below one another
                         render_markdown=False,
                         sanitize_html=True,
                         allow_tags=False,
