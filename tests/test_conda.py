@@ -16,7 +16,7 @@ import yaml
 from conftest import ROOT, RULE_FILES, Project, copy_project, tiny_settings
 
 pytestmark = [
-    pytest.mark.faults,
+    pytest.mark.long,
     pytest.mark.xdist_group("conda"),  # one worker makes the environments
     pytest.mark.pipeline,
     pytest.mark.timeout(3000),

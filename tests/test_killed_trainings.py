@@ -15,7 +15,7 @@ from conftest import CORES, Project
 
 from ecg_grpo.files import sha256_of
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.faults]
+pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 
 KILLS = int(os.environ.get("KILLS", "4"))
 STEPS = 8
