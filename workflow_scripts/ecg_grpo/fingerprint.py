@@ -6,10 +6,10 @@ import ast
 import hashlib
 import json
 import subprocess
+from collections.abc import Iterable
 from functools import cache
-from modulefinder import Module, ModuleFinder
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 from ecg_grpo.files import sha256_of
 
@@ -75,48 +75,55 @@ class _Source(NamedTuple):
 @cache
 def _source(file: Path, folder: Path, _mtime: int) -> _Source:
     """Reads a source file once, until it is written again: thirty programs share most of their modules."""
-    meaning = _Meaning()
-    tree = meaning.visit(ast.parse(file.read_bytes()))
-    finder = _DirectImports(path=[str(folder)])
-    finder.run_script(str(file))
-    imports = frozenset(Path(module.__file__) for module in finder.modules.values() if module.__file__) - {file}
-    return _Source(hashlib.sha256(_written(tree).encode()).hexdigest(), imports, tuple(meaning.resources))
+    reader = _Reader(file, folder)
+    text = reader.write(ast.parse(file.read_bytes()))
+    meaning = hashlib.sha256(text.encode()).hexdigest()
+    return _Source(meaning, frozenset(reader.imports - {file}), tuple(reader.resources))
 
 
-def _written(node: object) -> str:
-    """A syntax tree as text; unlike `ast.dump`'s it is the same for every version of Python that knows the same syntax."""
-    if isinstance(node, list):
-        return f"[{','.join(map(_written, node))}]"
-    if not isinstance(node, ast.AST):
-        return repr(node)
-    filled = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
-    return f"{type(node).__name__}({','.join(f'{name}={_written(value)}' for name, value in filled)})"
+class _Reader:
+    """Writes a syntax tree as text, and notes what it imports and which resources it names.
 
+    The text leaves out what people read and the interpreter does not act on. Unlike that of `ast.dump` it is the same for every
+    version of Python that knows the same syntax.
+    """
 
-class _DirectImports(ModuleFinder):
-    """Finds what one file imports, and does not look into what it found."""
-
-    def load_module(self, fqname: str, fp: TextIO | None, pathname: str, file_info: tuple[str, str, int]) -> Module:
-        if fp is None or fqname == "__main__":  # a package's folder, or the file itself
-            return super().load_module(fqname, fp, pathname, file_info)
-        module = self.add_module(fqname)
-        module.__file__ = pathname
-        return module
-
-
-class _Meaning(ast.NodeTransformer):
-    """Takes out what people read and the interpreter does not act on, and notes the resources that are named."""
-
-    def __init__(self) -> None:
+    def __init__(self, file: Path, folder: Path) -> None:
+        self._file, self._folder = file, folder
+        self.imports: set[Path] = set()
         self.resources: list[str] = []
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
-        if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            return None
-        return self.generic_visit(node)
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        node.keywords = [keyword for keyword in node.keywords if keyword.arg not in ("description", "help")]
-        if isinstance(node.func, ast.Name) and node.func.id == "resource":
+    def write(self, node: object) -> str:
+        if isinstance(node, list):
+            return f"[{','.join([self.write(item) for item in node if not _is_for_people(item)])}]"
+        if not isinstance(node, ast.AST):
+            return repr(node)
+        kind = type(node)
+        if kind is ast.Call and isinstance(node.func, ast.Name) and node.func.id == "resource":
             self.resources.append(node.args[0].value)
-        return self.generic_visit(node)
+        elif kind is ast.Import:
+            self._note(self._folder, [alias.name for alias in node.names])
+        elif kind is ast.ImportFrom:
+            package = f"{node.module}." if node.module else ""
+            start = self._file.parents[node.level - 1] if node.level else self._folder
+            self._note(start, [package + alias.name for alias in node.names])
+        filled = [(name, value) for name in kind._fields if (value := getattr(node, name, None)) is not None and value != []]
+        return f"{kind.__name__}({','.join([f'{name}={self.write(value)}' for name, value in filled])})"
+
+    def _note(self, start: Path, names: Iterable[str]) -> None:
+        """The files of modules, and of the packages that they are in. What is no module, but a name in one, has none."""
+        for name in names:
+            place = start
+            for part in name.split("."):
+                place /= part
+                found = next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()), None)
+                if found is None:
+                    break
+                self.imports.add(found)
+
+
+def _is_for_people(node: object) -> bool:
+    """A docstring, or the argument of a call that explains something."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    return isinstance(node, ast.keyword) and node.arg in ("description", "help")
