@@ -2,7 +2,7 @@
 
 raw JSON ─ prepare_data ─▶ train / validation / test ─┬─ train_sft ─▶ adapter ─ merge ─▶ SFT model ─ train_grpo ─ merge ─▶ GRPO model
 base model ───────────────────────────────────────────┘                                                            │
-                    answers of base, SFT, GRPO and two baselines ─▶ scores ─▶ comparison ─▶ report ◀───────────────┘
+                    answers of base, SFT, GRPO and three baselines ─▶ scores ─▶ comparison ─▶ report ◀───────────────┘
 
 Everything is below results/<run>/. Targets by name: data, sft, merged, reward_model, grpo, evaluation, report
 (the default); and export_ecg_bench, export_gguf, export_verl, which no other makes. With `sweep:` in the configuration

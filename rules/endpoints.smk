@@ -1,6 +1,6 @@
 """Models behind OpenAI-compatible servers answer the test questions.
 
-Inputs:  data/test.parquet
+Inputs:  the evaluated split (`evaluation.split`)
 Outputs: evaluation/<model>/answers.parquet
 Steps:   ask for every question's answer, several at once; keep each as it arrives
 """

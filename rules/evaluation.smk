@@ -1,6 +1,6 @@
 """Base, SFT and GRPO answer the test questions and are compared.
 
-Inputs:  data/{train,test}.parquet, the three models
+Inputs:  data/train.parquet, the evaluated split (`evaluation.split`), the three models
 Outputs: evaluation/<system>/{answers,scores}.parquet, evaluation/contamination.{parquet,json}, evaluation/comparison.json,
          evaluation/requirements.json
 Steps:   answer greedily; answer without a model; score; look for memory; compare with intervals; judge what is required

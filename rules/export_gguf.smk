@@ -1,4 +1,4 @@
-"""The GRPO model as one file for llama.cpp and Ollama: `snakemake export_gguf`. No other target needs it.
+"""The GRPO model as one file for llama.cpp and Ollama: `snakemake --cores all export_gguf`. No other target needs it.
 
 Inputs:  grpo_model/manifest.json, data/validation.parquet for the system prompt, the templates below resources/gguf
 Outputs: export/gguf/{model.gguf,Modelfile,README.md}

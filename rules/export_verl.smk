@@ -1,4 +1,4 @@
-"""The run's GRPO for verl: `snakemake export_verl`. No other rule needs it.
+"""The run's GRPO for verl: `snakemake --cores all export_verl`. No other rule needs it.
 
 Inputs:  data/train.parquet or the prompts that the difficulty filter kept, data/validation.parquet, the SFT model,
          the templates and programs below resources/verl

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 from conftest import CORES, ROOT, Project, stand_in_for_programs
+from llama_3 import save_tiny_llama_3
 from pydantic import ValidationError
 
 from ecg_grpo.base_model import fix_date, read_template
@@ -240,15 +241,9 @@ def test_the_template_of_the_production_files_is_llama_3_s_plain_format() -> Non
     assert template.render(**begun, add_generation_prompt=True) == f"{asked}<|start_header_id|>assistant<|end_header_id|>\n\n"
 
 
-def dated_model(tiny_model: Path, folder: Path) -> Path:
-    """The tiny model with a template that writes a date, as Llama 3.2's does."""
-    shutil.copytree(tiny_model, folder)
-    (folder / "chat_template.jinja").write_text(LLAMA_TEMPLATE)
-    return folder
-
-
-def test_a_template_that_is_given_replaces_the_model_s_own(tmp_path: Path, tiny_model: Path) -> None:
-    settings = {"source": "path", "path": str(dated_model(tiny_model, tmp_path / "dated")), "dtype": "float32"}
+def test_a_template_that_is_given_replaces_the_model_s_own(tmp_path: Path) -> None:
+    save_tiny_llama_3(tmp_path / "dated")
+    settings = {"source": "path", "path": str(tmp_path / "dated"), "dtype": "float32", "pad_token": "<|finetune_right_pad_id|>"}
     assert "base_model.chat_date: the chat template writes today's date" in refused(tmp_path, fetch(tmp_path, settings))
     given = settings | {"chat_template": str(PLAIN_LLAMA_3)}
     assert "not the file that base_model.chat_template names" in refused(tmp_path, fetch(tmp_path, given))
@@ -260,7 +255,13 @@ def test_a_template_that_is_given_replaces_the_model_s_own(tmp_path: Path, tiny_
     tokenizer = AutoTokenizer.from_pretrained(model_directory(tmp_path / "base_model/manifest.json"))
     assert tokenizer.chat_template == PLAIN_LLAMA_3.read_text()
     text = tokenizer.apply_chat_template([{"role": "user", "content": "Why?"}], tokenize=False)
-    assert text == "<|start|><|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|>", "its own first token"
+    assert text == "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nWhy?<|eot_id|>"
+
+
+def test_a_template_of_another_family_is_refused(tmp_path: Path, tiny_model: Path) -> None:
+    settings = {"source": "path", "path": str(tiny_model), "dtype": "float32", "chat_template": str(PLAIN_LLAMA_3)}
+    message = refused(tmp_path, fetch(tmp_path, settings, "--chat-template", str(PLAIN_LLAMA_3)))
+    assert "llama-3.jinja: the chat template does not write '<|end|>' behind an answer" in message
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,7 @@ def test_lengths_fit_the_data(name: str) -> None:
     for length in (
         settings.grpo.max_completion_length,
         settings.evaluation.generation.max_new_tokens,
+        settings.reward_audit.generation.max_new_tokens,
         *([settings.difficulty_filter.max_completion_length] if settings.difficulty_filter.enabled else []),
     ):
         assert length == 256 > 1.5 * LONGEST_ANSWER

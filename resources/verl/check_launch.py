@@ -78,7 +78,7 @@ def main():
     files = [config.data.train_files, config.data.val_files, config.actor_rollout_ref.model.path]
     for file in (*files, reward.path, reward.reward_kwargs.scripts):
         if not Path(file).exists():
-            end(f"{file}: does not exist. If the project was moved, export again: snakemake --force export_verl.")
+            end(f"{file}: does not exist. If the project was moved, export again: snakemake --cores all --force export_verl.")
     import pyarrow.parquet as pq
 
     row = pq.read_table(config.data.val_files).slice(0, 1).to_pylist()[0]

@@ -206,7 +206,7 @@ def save_base_model(source: Path, settings: BaseModelSettings, target: Path, cha
         tokenizer.chat_template = fix_date(tokenizer.chat_template, settings.chat_date)
     else:
         tokenizer.chat_template = read_template(chat_template)
-        _refuse_if_not_renderable(tokenizer, chat_template)
+    _refuse_if_not_renderable(tokenizer, chat_template or source)
     # An unset limit reads as 1e30, which vLLM and the tokenizer's own warnings cannot use.
     tokenizer.model_max_length = min(tokenizer.model_max_length, model.config.max_position_embeddings)
 
@@ -262,6 +262,12 @@ def _refuse_if_not_renderable(tokenizer: PreTrainedTokenizerBase, file: Path) ->
         raise InputError(file, f"the chat template cannot be rendered ({error})", "Mend it.") from None
     if missing := [content for content in said.values() if content not in text]:
         raise InputError(file, f"the chat template leaves out what was said ({missing[0]!r})", "Mend it.")
+    if tokenizer.eos_token not in text.partition(said["assistant"])[2]:
+        raise InputError(
+            file,
+            f"the chat template does not write {tokenizer.eos_token!r} behind an answer, so the model would never learn to stop",
+            "Set base_model.eos_token to what it writes there, or base_model.chat_template to this model's own (null).",
+        )
 
 
 def fix_date(template: str | None, date: str | None) -> str:

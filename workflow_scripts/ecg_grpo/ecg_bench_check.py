@@ -53,7 +53,7 @@ def validate(folder: Path) -> None:
         InputError: names everything that is wrong, in one message.
     """
     if found := problems(folder):
-        raise InputError(folder, "; ".join(found), "Make it anew: snakemake --forcerun export_ecg_bench.")
+        raise InputError(folder, "; ".join(found), "Make it anew: snakemake --cores all --forcerun export_ecg_bench.")
 
 
 def problems(folder: Path) -> list[str]:
