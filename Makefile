@@ -47,7 +47,7 @@ test: env env-vllm env-verl
 	@$(PYTEST) --dist loadfile
 
 test-faults: env
-	@$(PYTEST) --dist loadgroup -m "" tests/test_faults.py tests/test_killed_trainings.py tests/test_conda.py
+	@$(PYTEST) --dist loadfile -m "" tests/test_faults.py tests/test_killed_trainings.py tests/test_conda.py
 
 test-slurm: env
 	@command -v sbatch >/dev/null || tests/slurm/cluster.sh install || echo "No Slurm on this machine: its tests will be skipped"

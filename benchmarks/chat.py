@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow_script
 from ecg_grpo.chat_models import ChatSampling, load
 from ecg_grpo.conversation import Conversation
 from ecg_grpo.tables import read_rows
-from ecg_grpo.trained_models import find_model, newest_run, trained_system_prompt
+from ecg_grpo.trained_models import find_model, newest_run
 
 
 def main() -> None:
@@ -36,11 +36,10 @@ def main() -> None:
     started = time.perf_counter()
     writer = load(model, options.threads)
     loading = time.perf_counter() - started
-    system_prompt = trained_system_prompt(model, run)
     questions = [row["question"] for row in read_rows(run / "data/validation.parquet", "question")][: options.rounds]
     seconds = []
     for question in questions:
-        conversation = Conversation(system_prompt)
+        conversation = Conversation(model.system_prompt)
         pieces = conversation.ask(question, model, writer, ChatSampling())
         next(pieces, None)
         pieces.close()

@@ -17,7 +17,6 @@ from conftest import ROOT, RULE_FILES, Project, copy_project, tiny_settings
 
 pytestmark = [
     pytest.mark.long,
-    pytest.mark.xdist_group("conda"),  # one worker makes the environments
     pytest.mark.pipeline,
     pytest.mark.timeout(3000),
     pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the environments have Python 3.11"),

@@ -16,7 +16,7 @@ from ecg_grpo.errors import InputError
 from ecg_grpo.prompts import has_tag, take_apart, write_reasoned
 from ecg_grpo.trained_models import TrainedModel
 
-MODEL = TrainedModel("grpo", Path("model"), "c0ffee" * 10)
+MODEL = TrainedModel("grpo", Path("model"), "c0ffee" * 10, "You are a cardiologist.")
 WORDS = st.text(alphabet="ab <>/think\n", max_size=40).filter(lambda text: not has_tag(text))
 
 

@@ -78,7 +78,7 @@ def test_questions_commands_and_a_saved_conversation(run: Path, talk: Callable[.
     for line, said in {
         "/temperature 0.8": "temperature 0.8",
         "/seed 7": "seed 7",
-        "/seed seven": "'seven' is not from 0 to",
+        "/seed seven": "'seven' is no number",
         "/tokens 0": "is not from 1 to",
         "/tokens 5000": "at most 5000 tokens",
         "Too long?": "more than the 2,?048",
@@ -89,6 +89,9 @@ def test_questions_commands_and_a_saved_conversation(run: Path, talk: Callable[.
         "/reasoning": "No reasoning yet",
         "/help": "/quit",
         f"/save {tmp_path}/talk": r"wrote .*talk\.jsonl",
+        f"/save {tmp_path}/it's my talk": r"wrote .*it's my talk\.jsonl",
+        "/save .": "names no file",
+        "/save ~nobody-of-this-name/talk": "no such home folder",
         "/save /proc/nowhere": "No such file or directory",
         "/reset": "A new conversation",
         "/save": "nothing to save",
@@ -204,14 +207,26 @@ def test_a_piped_question_gives_the_answer_alone(run: Path, server: ChatServer) 
         ([], "  \n", "holds no question"),
         (["--max-new-tokens", "0"], "What?", "--max-new-tokens"),
         (["--temperature", "-1"], "What?", "--temperature"),
+        (["--seed", "99999999999999999999"], "What?", "--seed: 1e+20 is not from 0 to 2,147,483,647."),
+        (["--threads", "0"], "What?", "--threads"),
+        (["--model", "http://127.0.0.1:80x/v1"], "What?", "a port that is no number"),
+        (["--model", "x" * 300], "What?", "File name too long"),
+        ([], "QT \udcff", "is no UTF-8 text"),
     ],
 )
 def test_what_cannot_work_is_one_line(run: Path, arguments: list[str], question: str, message: str) -> None:
-    asked = subprocess.run(["python", *CHAT, *arguments], cwd=run, input=question, capture_output=True, text=True, check=False)
+    piped = question.encode("utf-8", "surrogateescape")
+    asked = subprocess.run(["python", *CHAT, *arguments], cwd=run, input=piped, capture_output=True, check=False)
     assert asked.returncode == 1
-    assert message in asked.stderr
-    assert len(asked.stderr.strip().splitlines()) == 1
-    assert asked.stdout == ""
+    said = asked.stderr.decode()
+    assert message in said
+    assert len(said.strip().splitlines()) == 1
+    assert asked.stdout == b""
+
+
+def test_every_space_is_shown_as_one_and_nothing_moves_the_cursor() -> None:
+    assert printable("a\tb 60\u202fbpm 5\u00a0mm\n≥ 120 ms") == "a b 60 bpm 5 mm\n≥ 120 ms"
+    assert printable("\x1b[2J\r\x07\x9b\u2028") == "�[2J����"
 
 
 def test_a_missing_run_says_how_to_make_one(run: Path, tmp_path: Path) -> None:

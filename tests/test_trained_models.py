@@ -7,14 +7,17 @@ import os
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from chat_server import ChatServer, running
+from conftest import Project
 
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import MANIFEST, new_model_directory, sha256_of
 from ecg_grpo.resources import resource
-from ecg_grpo.tables import MESSAGES
-from ecg_grpo.trained_models import find_model, models_of, named_run, newest_run, trained_system_prompt
+from ecg_grpo.tables import MESSAGES, system_prompt_of
+from ecg_grpo.trained_models import find_model, models_of, named_run, newest_run, records_of
 
 
 @pytest.fixture
@@ -85,19 +88,39 @@ def test_a_tokenizer_that_was_changed_is_refused(results: Path) -> None:
 
 
 def test_the_system_prompt_is_that_of_the_runs_records(results: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    own = find_model("grpo", results / "newer")
     project = resource("prompts/system.txt").read_text().strip()
-    assert trained_system_prompt(own, results / "newer") == project, "no records yet"
+    assert find_model("grpo", results / "newer").system_prompt == project, "no records yet"
     for name, text in (("newer", "Of the newer run."), ("older", "Of the older run.")):
         prompts = [[{"role": "system", "content": text}, {"role": "user", "content": "?"}]]
         (results / name / "data").mkdir()
         pq.write_table(pa.table({"prompt": pa.array(prompts, MESSAGES)}), results / name / "data/train.parquet")
-    assert trained_system_prompt(own, results / "newer") == "Of the newer run."
-    older = find_model(str(results / "older/sft_model"), None)
-    assert trained_system_prompt(older, results / "newer") == "Of the older run.", "a directory belongs to the run around it"
+    assert find_model("grpo", results / "newer").system_prompt == "Of the newer run."
+    older = find_model(str(results / "older/sft_model"), results / "newer")
+    assert older.system_prompt == "Of the older run.", "a directory belongs to the run around it"
+    with running(ChatServer()) as server:
+        assert find_model(server.url, results / "newer").system_prompt == "Of the newer run."
+        assert find_model(server.url, None).system_prompt == project
+
+
+@pytest.mark.pipeline
+def test_of_a_sweeps_run_what_it_shares_is_another_runs(finished_copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished_copy.folder)
+    shared, second = Path("results/demo"), Path("results/second")
+    for name in ("grpo_model", "provenance"):
+        shutil.copytree(shared / name, second / name)
+    for file in (second / "provenance").glob("*.json"):
+        if file.stem in ("merge_grpo_checkpoint", "train_grpo"):
+            record = json.loads(file.read_text())
+            outputs = {name.replace("results/demo/", "results/second/"): digest for name, digest in record["outputs"].items()}
+            inputs = {name.replace("demo/grpo/", "second/grpo/"): digest for name, digest in record["inputs"].items()}
+            file.write_text(json.dumps(record | {"outputs": outputs, "inputs": inputs}))
+        else:
+            file.unlink()
+    assert models_of(second) == ["base", "sft", "grpo"]
+    assert records_of(second) == shared / "data/train.parquet"
+    assert find_model("sft", second).source == shared / "sft_model"
+    prompt = system_prompt_of(shared / "data/train.parquet")
+    assert {find_model(name, second).system_prompt for name in ("base", "grpo", "results/second/grpo_model")} == {prompt}
 
 
 def test_a_served_model_is_the_named_or_the_first_one() -> None:

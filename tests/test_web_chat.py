@@ -24,7 +24,8 @@ from ecg_grpo.preference_pairs import PREFERENCE_PAIRS
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(300)]
 
 HOSTILE = (
-    "<img src='http://127.0.0.1:9/spy.png' onerror='document.title=\"owned\"'><script>document.title='owned'</script> **QRS**"
+    "<img src='http://127.0.0.1:9/spy.png' onerror='document.title=\"owned\"'><script>document.title='owned'</script> **QRS** "
+    "${document.title='owned'} \\u \\geq {{value}}"
 )
 SECONDS = 60_000
 
@@ -178,6 +179,8 @@ def test_texts_are_shown_and_never_run(page: Page, model_server: ChatServer) -> 
     column = page.locator("#answers-0")
     expect(column).to_contain_text("onerror=")
     expect(column).to_contain_text("**QRS**")
+    for place in (column, page.locator("#nearest")):
+        expect(place).to_contain_text("${document.title='owned'} \\u \\geq {{value}}")
     expect(page.locator("#nearest")).to_contain_text("<script>document.title")
     assert page.locator("#answers-0 img[src*=spy], #nearest img, #nearest script").count() == 0
     assert page.title() != "owned"
@@ -199,8 +202,37 @@ def test_stop_ends_an_answer_and_the_next_question_is_answered(page: Page, model
     page.get_by_role("button", name="Ask").click()
     expect(page.locator("#answers-0")).to_contain_text("<img", timeout=SECONDS)
     page.get_by_role("button", name="Stop").click()
+    expect(page.locator("#answers-0")).to_contain_text("[…stopped]", timeout=SECONDS)
+    expect(page.locator("#status")).to_contain_text("stopped")
+    expect(page.locator("#answers-0")).not_to_contain_text("geq")
     model_server.pause = 0.0
     ask(page, "Quickly?", model_server.url)
+
+
+def test_a_question_that_is_asked_meanwhile_waits_for_its_turn(page: Page, model_server: ChatServer) -> None:
+    choose(page, model_server.url)
+    model_server.requests.clear()
+    model_server.pause, model_server.most_at_once = 0.02, 0
+    page.get_by_label("Question").last.fill("First?")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator("#answers-0")).to_contain_text("<img", timeout=SECONDS)
+    page.get_by_label("Question").last.fill("Second?")
+    page.get_by_label("Question").last.press("Shift+Enter")
+    expect(page.locator(".user").filter(has_text="Second?")).to_be_visible(timeout=SECONDS)
+    model_server.pause = 0.0
+    expect(page.locator("#status")).to_contain_text(re.compile(r": [0-9.]+ s"), timeout=SECONDS)
+    assert model_server.most_at_once == 1
+    last = [message["content"] for message in model_server.requests[-1][1]["messages"] if message["role"] == "user"]
+    assert last == ["First?", "Second?"]
+
+
+def test_what_a_server_says_is_shown_and_never_run(page: Page, model_server: ChatServer) -> None:
+    choose(page, model_server.url)
+    model_server.behaviours = ["status 400 - ${document.title='owned'}<img src=x onerror=document.title='owned'>"]
+    page.get_by_label("Question").last.fill("Anything?")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator("#status")).to_contain_text("${document.title", timeout=SECONDS)
+    assert page.title() != "owned"
 
 
 def test_a_server_that_is_gone_is_said_in_a_line(browser: object, project: Project) -> None:

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ecg_grpo.errors import InputError
+from ecg_grpo.errors import InputError, check_range
 
 if TYPE_CHECKING:
     from ecg_grpo.trained_models import TrainedModel
@@ -36,22 +36,24 @@ parser.add_argument("--threads", type=int, default=os.cpu_count(), help="process
 
 def chat(arguments: argparse.Namespace) -> None:
     """Loads the model and talks, or answers what was piped in."""
-    if arguments.max_new_tokens < 1:
-        raise InputError("--max-new-tokens", f"{arguments.max_new_tokens} is less than 1", "Ask for more.")
-    if not 0 <= arguments.temperature <= 5:
-        raise InputError("--temperature", f"{arguments.temperature:g} is not from 0 to 5", "Say another number.")
+    check_range("--temperature", arguments.temperature, 0, 5)
+    check_range("--max-new-tokens", arguments.max_new_tokens, 1, 100_000)
+    check_range("--seed", arguments.seed, 0, 2**31 - 1)
+    check_range("--threads", arguments.threads, 1, 1024)
 
-    from ecg_grpo.trained_models import RESULTS, find_model, models_of, named_run, newest_run, trained_system_prompt
+    from ecg_grpo.trained_models import RESULTS, find_model, models_of, named_run, newest_run
 
     run = named_run(arguments.run) if arguments.run else None
     if run is None and (arguments.model in ("base", "sft", "grpo") or any(RESULTS.glob("[!.]*/grpo_model/manifest.json"))):
         run = newest_run()
 
     def find(choice: str) -> TrainedModel:
-        return find_model(choice, run, arguments.served_model, arguments.api_key_env)
+        if choice == arguments.model:
+            return find_model(choice, run, arguments.served_model, arguments.api_key_env)
+        return find_model(choice, run)  # another server is not told the first one's key
 
-    model = find(arguments.model)
-    prompt = _read(arguments.system_prompt) if arguments.system_prompt else trained_system_prompt(model, run)
+    find(arguments.model)  # what cannot answer is said before anything is loaded
+    prompt = _read(arguments.system_prompt) if arguments.system_prompt else None
     os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
@@ -63,11 +65,11 @@ def chat(arguments: argparse.Namespace) -> None:
 
     models = LoadedModels(find, arguments.threads)
     sampling = ChatSampling(arguments.temperature, arguments.max_new_tokens, arguments.seed)
-    conversation = Conversation(prompt)
     if not sys.stdin.isatty():
-        if not (question := sys.stdin.read().strip()):
-            raise InputError("standard input", "holds no question", "Pipe one in.")
-        for _ in conversation.ask(question, *models[arguments.model], sampling):
+        question = _question()
+        model, writer = models[arguments.model]
+        conversation = Conversation(prompt or model.system_prompt)
+        for _ in conversation.ask(question, model, writer, sampling):
             pass
         print(f"{model.name}: {DISCLAIMER}", file=sys.stderr)
         print(printable(conversation.turns[0].prediction))
@@ -75,8 +77,19 @@ def chat(arguments: argparse.Namespace) -> None:
 
     side_by_side = models_of(run) if run else [arguments.model]
     folder = (run or RESULTS) / "chat"
-    terminal = TerminalChat(arguments.model, models, side_by_side, conversation, sampling, folder, Console())
+    terminal = TerminalChat(arguments.model, models, side_by_side, prompt, sampling, folder, Console())
     terminal.run(_history())
+
+
+def _question() -> str:
+    """What was piped in."""
+    try:
+        question = sys.stdin.buffer.read().decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise InputError("standard input", f"is no UTF-8 text ({error.reason})", "Pipe one in.") from None
+    if not question:
+        raise InputError("standard input", "holds no question", "Pipe one in.")
+    return question
 
 
 def _read(file: Path) -> str:
@@ -102,5 +115,7 @@ if __name__ == "__main__":
         chat(parser.parse_args())
     except InputError as error:
         sys.exit(f"chat: error: {error}")
+    except OSError as error:
+        sys.exit(f"chat: error: {error.filename or 'file system'}: {error.strerror or error}")
     except KeyboardInterrupt:
         sys.exit(130)

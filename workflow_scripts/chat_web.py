@@ -16,7 +16,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from ecg_grpo.errors import InputError
+from ecg_grpo.errors import InputError, check_range
 
 if TYPE_CHECKING:
     from ecg_grpo.trained_models import TrainedModel
@@ -41,8 +41,14 @@ USER = "ecg"
 def chat_web(arguments: argparse.Namespace) -> None:
     """Serves the page until Ctrl-C."""
     from ecg_grpo.tables import read_rows
-    from ecg_grpo.trained_models import find_model, models_of, named_run, newest_run, trained_system_prompt
+    from ecg_grpo.trained_models import find_model, models_of, named_run, newest_run, records_of
 
+    check_range("--port", arguments.port, 0, 65_535)
+    check_range("--max-new-tokens", arguments.max_new_tokens, 1, 100_000)
+    check_range("--threads", arguments.threads, 1, 1024)
+    addresses = [name for name in arguments.model or [] if name.startswith(("http://", "https://"))]
+    if len(addresses) > 1 and (arguments.served_model or arguments.api_key_env):
+        raise InputError("--served-model, --api-key-env", f"{len(addresses)} servers are named", "Name one of them.")
     run = named_run(arguments.run) if arguments.run else newest_run()
     names = [*(arguments.model or []), *models_of(run)]
     if not names:
@@ -51,8 +57,9 @@ def chat_web(arguments: argparse.Namespace) -> None:
     def find(choice: str) -> TrainedModel:
         return find_model(choice, run, arguments.served_model, arguments.api_key_env)
 
-    found = [find(name) for name in names]  # what cannot answer is said now
-    system_prompt = trained_system_prompt(found[-1], run)
+    for name in names:
+        find(name)  # what cannot answer is said now
+    records = records_of(run)
     token = _token(arguments)
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
@@ -63,10 +70,12 @@ def chat_web(arguments: argparse.Namespace) -> None:
     models = LoadedModels(find, arguments.threads)
     folder = run / "chat"
     folder.mkdir(parents=True, exist_ok=True)
-    train = read_rows(run / "data" / "train.parquet", "id", "context", "question", "answer")
-    chat = WebChat(f"ECG chat: {run.name}", names, models, system_prompt, train, Votes(folder), arguments.max_new_tokens)
+    train = read_rows(records, "id", "context", "question", "answer") if records else []
+    chat = WebChat(f"ECG chat: {run.name}", names, models, train, Votes(folder), arguments.max_new_tokens)
     page = chat.page()
     login = {"auth": (USER, token), "auth_message": "Research software, not for diagnosis."} if token else {}
+    for variable in ("no_proxy", "NO_PROXY"):  # the page's own library asks it once whether it is there
+        os.environ[variable] = ",".join(filter(None, [os.environ.get(variable), "127.0.0.1", "localhost"]))
     try:
         page.launch(server_name=arguments.host, server_port=arguments.port, prevent_thread_lock=True, **login, **LAUNCH)
     except OSError:

@@ -74,5 +74,7 @@ if __name__ == "__main__":
         publish(parser.parse_args())
     except InputError as error:
         sys.exit(f"publish: error: {error}")
+    except OSError as error:
+        sys.exit(f"publish: error: {error.filename or 'file system'}: {error.strerror or error}")
     except KeyboardInterrupt:
         sys.exit(130)

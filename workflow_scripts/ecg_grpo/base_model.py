@@ -265,7 +265,7 @@ def _refuse_if_not_renderable(tokenizer: PreTrainedTokenizerBase, file: Path) ->
     if tokenizer.eos_token not in text.partition(said["assistant"])[2]:
         raise InputError(
             file,
-            f"the chat template does not write {tokenizer.eos_token!r} behind an answer, so the model would never learn to stop",
+            f"the chat template does not write {tokenizer.eos_token!r} behind an answer, so no model would learn to stop",
             "Set base_model.eos_token to what it writes there, or base_model.chat_template to this model's own (null).",
         )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from jinja2 import TemplateError
 from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteria, TextIteratorStreamer
 
 from ecg_grpo.device import choose_dtype, set_up_processor
@@ -93,6 +94,7 @@ class LoadedModels:
         """
         self._find, self._threads = find, threads
         self._loaded: dict[str, tuple[TrainedModel, ChatModel]] = {}
+        self._lock = threading.Lock()
 
     def __contains__(self, choice: str) -> bool:
         return choice in self._loaded
@@ -103,10 +105,11 @@ class LoadedModels:
         Raises:
             InputError: there is no such model, or it cannot be loaded.
         """
-        if choice not in self._loaded:
-            found = self._find(choice)
-            self._loaded[choice] = found, load(found, self._threads)
-        return self._loaded[choice]
+        with self._lock:
+            if choice not in self._loaded:
+                found = self._find(choice)
+                self._loaded[choice] = found, load(found, self._threads)
+            return self._loaded[choice]
 
 
 class _ServedModel:
@@ -128,7 +131,7 @@ class _LocalModel:
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(directory)
             model = AutoModelForCausalLM.from_pretrained(directory, dtype=choose_dtype("auto"))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(directory, f"transformers cannot load this model ({reason})", "Name another model.") from None
         if not self._tokenizer.chat_template:
@@ -140,7 +143,11 @@ class _LocalModel:
 
     def _pieces(self, messages: Sequence[Message], sampling: ChatSampling) -> Generator[str, None, str]:
         tokenizer = self._tokenizer
-        rendered = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        try:
+            rendered = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:  # some families know no system message
+            what = f"its chat template cannot render this conversation ({error})"
+            raise InputError(self._directory, what, "Name a model whose template can.") from None
         inputs = tokenizer(rendered, return_tensors="pt", add_special_tokens=False).to(self._device)
         self._check_room(inputs.input_ids.shape[1], sampling.max_new_tokens)
         config = generation_config(tokenizer, sampling.max_new_tokens, sampling.temperature)

@@ -15,3 +15,13 @@ class InputError(Exception):
     def __init__(self, where: str | Path, what: str, mend: str) -> None:
         super().__init__(f"{where}: {what}. {mend}")
         self.where, self.what, self.mend = str(where), what, mend
+
+
+def check_range(where: str, number: float, least: float, most: float) -> None:
+    """Refuses a number that is out of bounds, or none.
+
+    Raises:
+        InputError: it is; names where it stands, and the bounds.
+    """
+    if not least <= number <= most:
+        raise InputError(where, f"{number:g} is not from {least:,g} to {most:,}", "Say another number.")

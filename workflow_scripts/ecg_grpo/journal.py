@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,20 @@ class Journal:
         """
         Args:
             file: what an earlier run may have left; None keeps nothing on disk.
+
+        Raises:
+            InputError: a whole line is no JSON.
         """
         self._file = file
         self.entries: list[Any] = []
         if file is None or not file.exists():
             return
         whole = file.read_bytes().rpartition(b"\n")[0]
-        self.entries = [json.loads(line) for line in whole.splitlines()]
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                self.entries.append(json.loads(line))
+            except ValueError:
+                raise InputError(f"{file}, line {number}", "is no JSON", "Delete the line, or the file.") from None
         file.write_bytes(whole + b"\n" if whole else b"")
 
     def add(self, entry: Any) -> None:
@@ -40,8 +49,11 @@ class Journal:
             return
         try:
             with self._file.open("ab") as stream:
+                size = stream.tell()
                 stream.write(json.dumps(entry).encode() + b"\n")
         except OSError as error:
+            with suppress(OSError, UnboundLocalError):  # half a line would spoil the next one
+                os.truncate(self._file, size)
             raise InputError(
                 self._file, f"cannot be written ({error.strerror})", "Make room and run snakemake again."
             ) from None

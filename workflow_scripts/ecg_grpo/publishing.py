@@ -115,9 +115,12 @@ def upload(folders: dict[str, Path], public: bool, message: str) -> dict[str, st
         if status in (401, 403):
             raise InputError(repository, f"the Hub refuses the token in use ({status})", _LOGIN) from None
         raise InputError(repository, f"the Hub answered with status {status}", "Try again later.") from None
-    except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
+    except (httpx.HTTPError, OSError, RuntimeError, json.JSONDecodeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].replace(token, "…")
         raise InputError(repository, f"the Hub cannot be reached ({reason})", "Check the network and try again.") from None
+    except ValueError as error:  # the Hub has looked at the card
+        reason = " ".join(str(error).split()).replace(token, "…")
+        raise InputError(repository, f"the Hub refuses the card ({reason})", "Mend what it names.") from None
 
 
 def require_token() -> str:
@@ -136,6 +139,8 @@ def require_token() -> str:
 def _open_repository(api: HfApi, repository: str, folder: Path, public: bool) -> None:
     api.create_repo(repository, private=not public, exist_ok=True)
     info = api.repo_info(repository)
+    if public and info.private:
+        raise InputError(repository, "this repository is private", "Make it public on the Hub first, or leave --public out.")
     if not public and not info.private:
         raise InputError(repository, "this repository is public", "Say --public if all may read the model, or name another.")
     known = {".gitattributes", MANIFEST, *listed(folder)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -19,7 +19,7 @@ from rich.text import Text
 
 from ecg_grpo.chat_models import ChatModel, ChatSampling, LoadedModels
 from ecg_grpo.conversation import DISCLAIMER, Answering, Conversation, Piece, Turn
-from ecg_grpo.errors import InputError
+from ecg_grpo.errors import InputError, check_range
 from ecg_grpo.trained_models import TrainedModel
 
 
@@ -31,7 +31,7 @@ class TerminalChat:
         choice: str,
         models: LoadedModels,
         side_by_side: Sequence[str],
-        conversation: Conversation,
+        system_prompt: str | None,
         sampling: ChatSampling,
         folder: Path,
         console: Console,
@@ -41,7 +41,7 @@ class TerminalChat:
             choice: the model that answers first.
             models: has them by the words that `--model` takes.
             side_by_side: the models that /compare asks.
-            conversation: an empty one, with the system prompt.
+            system_prompt: of every conversation; None: the one that the model was trained with.
             sampling: how answers are drawn.
             folder: where /save writes without a name.
             console: the terminal.
@@ -51,8 +51,7 @@ class TerminalChat:
         """
         self._models = models
         self._side_by_side, self._folder, self._console = side_by_side, folder, console
-        self._conversation, self._sampling = conversation, sampling
-        self._system_prompt = conversation.system_prompt
+        self._sampling, self._system_prompt = sampling, system_prompt
         self._unfolded = False
         self._commands: dict[str, tuple[Callable[[str], None], str, str]] = {
             "/model": (self._choose_model, "[base|sft|grpo|DIR|URL]", "says or changes which model answers; the turns stay"),
@@ -68,6 +67,7 @@ class TerminalChat:
             "/quit": (self._quit, "", "ends, as Ctrl-D does"),
         }
         self._model, self._writer = self._model_named(choice)
+        self._conversation = Conversation(system_prompt or self._model.system_prompt)
 
     def run(self, history: Path | None) -> None:
         """Asks for questions until the reader ends.
@@ -128,7 +128,11 @@ class TerminalChat:
 
     def _choose_model(self, choice: str) -> None:
         if choice:
+            prompt = self._model.system_prompt
             self._model, self._writer = self._model_named(choice)
+            if self._conversation.system_prompt == prompt != self._model.system_prompt:
+                self._conversation.system_prompt = self._model.system_prompt
+                self._print("It was trained with another system prompt, which is used from here on (/system).", "dim")
         self._print(f"{self._model.name} answers ({self._model.identity[:12]})", "dim")
 
     def _compare(self, question: str) -> None:
@@ -170,7 +174,7 @@ class TerminalChat:
         self._print(printable(last) if last else "No reasoning yet.", "dim italic" if last else "dim")
 
     def _reset(self, _: str) -> None:
-        self._conversation = Conversation(self._system_prompt)
+        self._conversation = Conversation(self._system_prompt or self._model.system_prompt)
         self._print("A new conversation.", "dim")
 
     def _change_system_prompt(self, text: str) -> None:
@@ -198,8 +202,12 @@ class TerminalChat:
     def _save(self, name: str) -> None:
         if not self._conversation.turns:
             raise InputError("/save", "there is nothing to save yet", "Ask something first.")
-        words = shlex.split(name)
-        file = Path(words[0]).expanduser() if words else self._folder / f"{datetime.now():%Y-%m-%d-%H%M%S}"
+        try:
+            file = Path(name.strip("'\"")).expanduser() if name else self._folder / f"{datetime.now():%Y-%m-%d-%H%M%S}"
+        except RuntimeError:
+            raise InputError("/save", f"{name}: there is no such home folder", "Name another file.") from None
+        if file.name in ("", ".."):
+            raise InputError("/save", f"{name} names no file", "Name one.")
         if file.suffix in (".md", ".jsonl"):
             file = file.with_suffix("")
         for written in self._conversation.save(file):
@@ -300,15 +308,20 @@ def _stopped_by_ctrl_c(pieces: Iterator[Piece]) -> Iterator[Iterator[Piece]]:
 
 
 def printable(text: str) -> str:
-    """A model's text without what moves a terminal's cursor, changes its colours or its title."""
-    return "".join(character if character.isprintable() or character == "\n" else "�" for character in text)
+    """A model's text without what moves a terminal's cursor, changes its colours or its title; every space is a plain one."""
+    return "".join(_shown(character) for character in text)
+
+
+def _shown(character: str) -> str:
+    if character.isprintable() or character == "\n":
+        return character
+    return " " if character == "\t" or unicodedata.category(character) == "Zs" else "�"
 
 
 def _number(command: str, value: str, kind: type, least: float, most: float) -> float:
     try:
         number = kind(value)
     except ValueError:
-        number = None
-    if number is None or not least <= number <= most:
-        raise InputError(command, f"{value!r} is not from {least:g} to {most:,}", "Say another number.")
+        raise InputError(command, f"{value!r} is no number", "Say one.") from None
+    check_range(command, number, least, most)
     return number

@@ -12,6 +12,7 @@ from ecg_grpo.base_model import check_model_directory
 from ecg_grpo.endpoint import Endpoint
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import MANIFEST, model_directory, read_json, sha256_of
+from ecg_grpo.lineage import trace
 from ecg_grpo.resources import resource
 from ecg_grpo.settings.endpoint import EndpointSettings
 from ecg_grpo.tables import system_prompt_of
@@ -35,11 +36,14 @@ class TrainedModel:
         source: the model's directory, or the section of the server that answers for it.
         identity: what exactly answered, for those who read a saved conversation: the SHA-256 of the model's manifest (of its
             configuration where it has none), or address and name of a served one.
+        system_prompt: that of the records of the run that it is of; of others that of the run that was asked about, else the
+            project's own.
     """
 
     name: str
     source: Path | EndpointSettings
     identity: str
+    system_prompt: str
 
 
 def newest_run(results: Path = RESULTS) -> Path:
@@ -68,8 +72,18 @@ def named_run(name: str, results: Path = RESULTS) -> Path:
 
 
 def models_of(run: Path) -> list[str]:
-    """Which of `STAGES` a run has finished."""
-    return [stage for stage in STAGES if (run / f"{stage}_model" / MANIFEST).is_file()]
+    """Which of `STAGES` a run has finished; of a sweep's run some are another run's."""
+    return [stage for stage in STAGES if _file_of(run, f"{stage}_model/{MANIFEST}")]
+
+
+def records_of(run: Path, split: str = "train") -> Path | None:
+    """The records of a split with which a run was trained; None where it has none yet.
+
+    Args:
+        run: the run's folder; of a sweep's run the records are another run's.
+        split: `train` or `validation`.
+    """
+    return _file_of(run, f"data/{split}.parquet")
 
 
 def find_model(choice: str, run: Path | None, served_name: str | None = None, api_key_env: str | None = None) -> TrainedModel:
@@ -85,13 +99,14 @@ def find_model(choice: str, run: Path | None, served_name: str | None = None, ap
         InputError: there is no such model, its files are not whole, or the server is out of reach.
     """
     if choice.startswith(("http://", "https://")):
-        return _served(choice, served_name, api_key_env)
+        return _served(choice, served_name, api_key_env, _system_prompt(run))
     if choice in STAGES:
-        manifest = (run or newest_run()) / f"{choice}_model" / MANIFEST
-        if not manifest.is_file():
-            raise InputError(manifest, f"this run has no {choice} model yet", "Run snakemake to its end.")
+        run = run or newest_run()
+        manifest = _file_of(run, f"{choice}_model/{MANIFEST}")
+        if manifest is None:
+            raise InputError(run / f"{choice}_model", f"this run has no {choice} model yet", "Run snakemake to its end.")
         directory = check_weights(model_directory(manifest, *_FEW))
-        return TrainedModel(choice, directory, sha256_of(manifest))
+        return TrainedModel(choice, directory, sha256_of(manifest), _system_prompt(run))
     directory = Path(choice)
     if not directory.is_dir():
         raise InputError(choice, "is no model", f"Name one of {', '.join(STAGES)}, a model directory, or a server's address.")
@@ -99,7 +114,8 @@ def find_model(choice: str, run: Path | None, served_name: str | None = None, ap
         raise InputError(directory, "is an adapter and answers nothing by itself", "Name the merged model's directory.")
     check_weights(check_model_directory(directory, "--model"))
     manifest = directory / MANIFEST
-    return TrainedModel(choice, directory, sha256_of(manifest if manifest.is_file() else directory / "config.json"))
+    identity = sha256_of(manifest if manifest.is_file() else directory / "config.json")
+    return TrainedModel(choice, directory, identity, _system_prompt(_owner(directory) or run))
 
 
 def check_weights(directory: Path) -> Path:
@@ -127,29 +143,35 @@ def check_weights(directory: Path) -> Path:
     return directory
 
 
-def trained_system_prompt(model: TrainedModel, run: Path | None) -> str:
-    """The system prompt that a model was trained with: that of its run's records, else the project's own.
-
-    Args:
-        model: the model; that of a directory below a run's folder belongs to that run.
-        run: the run's folder, for models that name none themselves.
-
-    Raises:
-        InputError: the run's records cannot be read.
-    """
-    if isinstance(model.source, Path):
-        owner = next((folder for folder in model.source.resolve().parents if (folder / "data/train.parquet").is_file()), None)
-        run = owner or run
-    records = run and run / "data" / "train.parquet"
-    if records is None or not records.is_file():
-        return SYSTEM_PROMPT.read_text(encoding="utf-8").strip()
-    return system_prompt_of(records)
+def _file_of(run: Path, name: str) -> Path | None:
+    """A file of a run, or, of a sweep's run, the one of another run that its GRPO model came from."""
+    if (run / name).is_file():
+        return run / name
+    try:
+        jobs = trace(run / "grpo_model" / MANIFEST).jobs
+    except InputError:  # no GRPO model yet, or none that the workflow made
+        return None
+    files = (file for job in jobs for file in (*job.inputs, *job.outputs))
+    return next((file for file in files if file.parts[2:] == Path(name).parts and file.is_file()), None)
 
 
-def _served(address: str, name: str | None, api_key_env: str | None) -> TrainedModel:
+def _owner(directory: Path) -> Path | None:
+    """The folder of the run that a model's directory is in, as the workflow names it where it is one of this project's."""
+    folder = directory.resolve().parent
+    if not any((folder / name).is_dir() for name in ("data", "provenance")):
+        return None
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def _system_prompt(run: Path | None) -> str:
+    records = records_of(run) if run else None
+    return system_prompt_of(records) if records else SYSTEM_PROMPT.read_text(encoding="utf-8").strip()
+
+
+def _served(address: str, name: str | None, api_key_env: str | None, system_prompt: str) -> TrainedModel:
     section = {"base_url": address, "model": name or "?", "api_key_env": api_key_env, "retries": 0}
     settings = EndpointSettings.from_json(json.dumps(section), "--model")
     if name is None:
         with Endpoint(settings, max_new_tokens=1, on_note=lambda _: None) as endpoint:
             settings = settings.model_copy(update={"model": endpoint.first_model()})
-    return TrainedModel(address, settings, f"{settings.base_url} {settings.model}")
+    return TrainedModel(address, settings, f"{settings.base_url} {settings.model}", system_prompt)

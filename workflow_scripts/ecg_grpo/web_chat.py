@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import html
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -27,17 +27,23 @@ footer { display: none !important; }
 """
 
 
-@dataclass
 class Session:
     """What one browser tab has.
 
     Attributes:
         conversations: one with each model that it asked.
         is_stopping: its reader wants the answer that is being written to end.
+        answering: held while answers are being written.
     """
 
-    conversations: dict[str, Conversation] = field(default_factory=dict)
-    is_stopping: bool = False
+    def __init__(self) -> None:
+        self.conversations: dict[str, Conversation] = {}
+        self.is_stopping = False
+        self.answering = threading.Lock()
+
+    def __deepcopy__(self, _: object) -> Session:
+        """What Gradio gives a new tab."""
+        return Session()
 
 
 class WebChat:
@@ -48,7 +54,6 @@ class WebChat:
         title: str,
         names: Sequence[str],
         models: LoadedModels,
-        system_prompt: str,
         train: Sequence[Mapping[str, Any]],
         votes: Votes,
         max_new_tokens: int,
@@ -58,12 +63,11 @@ class WebChat:
             title: of the page.
             names: models that can be asked, the one that is chosen at first at the end.
             models: has them under these names.
-            system_prompt: of every conversation.
             train: training records with `id`, `context`, `question`, `answer`; may be empty.
             votes: where votes go.
             max_new_tokens: longest answer at first.
         """
-        self._title, self._names, self._system_prompt = title, list(names), system_prompt
+        self._title, self._names = title, list(names)
         self._models = models
         self._train, self._index = train, QuestionIndex(train) if train else None
         self._votes, self._max_new_tokens = votes, max_new_tokens
@@ -79,7 +83,8 @@ class WebChat:
                     self._names, value=self._names[-1:], label="Who answers", info="Several answer side by side.", scale=2
                 )
                 temperature = gr.Slider(0, 2, 0, step=0.1, label="Temperature", info="0: the likeliest words, as evaluated")
-                length = gr.Slider(8, 1024, self._max_new_tokens, step=8, label="Longest answer (tokens)")
+                bounds = min(8, self._max_new_tokens), max(1024, self._max_new_tokens)
+                length = gr.Slider(*bounds, self._max_new_tokens, step=1, label="Longest answer (tokens)")
                 seed = gr.Number(0, precision=0, minimum=0, maximum=2**31 - 1, label="Seed", info="Only above temperature 0")
             with gr.Row():
                 columns = [
@@ -102,23 +107,27 @@ class WebChat:
                 ask = gr.Button("Ask", variant="primary")
                 stop = gr.Button("Stop")
                 reset = gr.Button("New conversation")
-            status = gr.HTML("", html_template="<p>{{value}}</p>", elem_id="status", js_on_load=None)
+            status = gr.HTML("", elem_id="status", js_on_load=None)
             with gr.Accordion("Nearest training record: what the models may have learned by heart", open=True):
-                nearest = gr.HTML(
-                    _NEAREST_EMPTY, html_template=_NEAREST_TEMPLATE, elem_id="nearest", js_on_load=None, **_NEAREST_NONE
-                )
+                nearest = gr.HTML("<p>Nothing asked yet.</p>", elem_id="nearest", js_on_load=None)
             gr.Markdown(
                 "A thumb on an answer keeps a vote. A liked and a disliked answer to the same question make a pair that the "
                 "reward model can train on; ask several models, or draw again with another seed."
             )
             inputs = [question, chosen, temperature, length, seed, session]
             outputs = [*columns, session, status, nearest, question]
-            asking = [
-                event(self._ask, inputs, outputs, show_progress="hidden", concurrency_limit=1, api_visibility="private")
-                for event in (ask.click, question.submit)
-            ]
+            gr.on(
+                [ask.click, question.submit],
+                self._ask,
+                inputs,
+                outputs,
+                show_progress="hidden",
+                concurrency_limit=1,  # a question that is asked while another is answered waits
+                trigger_mode="multiple",
+                api_visibility="private",
+            )
             stop.click(self._stop, [session], None, show_progress="hidden", api_visibility="private")
-            reset.click(self._reset, [session], [*columns, session, status], cancels=asking, api_visibility="private")
+            reset.click(self._reset, [session], [*columns, session, status], api_visibility="private")
             chosen.change(self._show, [chosen], columns, api_visibility="private")
             for name, column in zip(self._names, columns, strict=True):
                 column.like(self._voter(name), [session], [status], api_visibility="private")
@@ -133,7 +142,9 @@ class WebChat:
 
     def _reset(self, session: Session) -> list[Any]:
         session.is_stopping = True  # an answer that is being written belongs to the conversation that ends
-        return [*([] for _ in self._names), Session(), "A new conversation."]
+        with session.answering:
+            session.conversations.clear()
+        return [*([] for _ in self._names), session, _paragraph("A new conversation.")]
 
     def _ask(
         self, question: str, chosen: list[str], temperature: float, length: float, seed: float, session: Session
@@ -143,20 +154,28 @@ class WebChat:
 
         def update(status: str, **changed: Any) -> list[Any]:
             columns = [changed.get(name, gr.skip()) for name in self._names]
-            return [*columns, session, status, changed.get("nearest", gr.skip()), changed.get("question", gr.skip())]
+            others = [changed.get(name, gr.skip()) for name in ("nearest", "question")]
+            return [*columns, session, _paragraph(status), *others]
 
         if not question or not chosen:
             yield update("Write a question." if chosen else "Choose who answers.")
             return
         sampling = ChatSampling(float(temperature), int(length), int(seed or 0))
-        session.is_stopping = False
         yield update("Looking up…", nearest=self._nearest(question), question="")
+        with session.answering:
+            session.is_stopping = False
+            yield from self._answer(question, chosen, sampling, session, update)
+
+    def _answer(
+        self, question: str, chosen: list[str], sampling: ChatSampling, session: Session, update: Callable[..., list[Any]]
+    ) -> Iterator[list[Any]]:
         for name in (name for name in self._names if name in chosen):
-            conversation = session.conversations.setdefault(name, Conversation(self._system_prompt))
-            shown = [*_messages(conversation), _asked(question)]
+            earlier = session.conversations.get(name)
+            shown = [*(_messages(earlier) if earlier else []), _asked(question)]
             yield update(f"{name} is loading…" if name not in self._models else f"{name} answers…", **{name: shown})
             try:
                 model, writer = self._models[name]
+                conversation = session.conversations.setdefault(name, Conversation(model.system_prompt))
                 parts, last = {"reasoning": "", "answer": ""}, 0.0
                 with closing(conversation.ask(question, model, writer, sampling)) as pieces:
                     for piece in pieces:
@@ -167,7 +186,7 @@ class WebChat:
                             last = time.monotonic()
                             yield update(f"{name} answers…", **{name: shown + _answer(parts["answer"], parts["reasoning"])})
             except InputError as error:
-                yield update(f"{name}: {error}", **{name: _messages(conversation)})
+                yield update(f"{name}: {error}", **{name: shown[:-1]})
                 return
             turn = conversation.turns[-1]
             note = ", ".join(filter(None, [f"{turn.seconds:.1f} s", _NOTES.get(turn.finish_reason)]))
@@ -176,17 +195,18 @@ class WebChat:
                 return
 
     def _nearest(self, question: str) -> Any:
+        """The markup that shows the nearest record, its texts escaped."""
         if self._index is None:
             return gr.skip()
         (place,), (cosine,) = self._index.nearest([{"context": "", "question": question}])
         record = self._train[place]
         asked = "\n\n".join(filter(None, [record["context"], record["question"]]))
-        return gr.HTML(
-            record["id"],
-            html_template=_NEAREST_TEMPLATE,
-            cosine=f"{cosine:.2f}",
-            asked=asked,
-            reference=record["answer"],
+        return "".join(
+            [
+                _paragraph(f"{record['id']}, likeness {cosine:.2f} of 1"),
+                f"<p><strong>Question</strong></p>{_paragraph(asked, 'quoted')}",
+                f"<p><strong>Reference answer</strong></p>{_paragraph(record['answer'], 'quoted')}",
+            ]
         )
 
     def _voter(self, name: str) -> Callable[[Session, gr.LikeData], str]:
@@ -194,12 +214,12 @@ class WebChat:
             conversation = session.conversations.get(name)
             turn = conversation and _turn_at(conversation, data.index)
             if turn is None:
-                return "There is no answer to vote on."
+                return _paragraph("There is no answer to vote on.")
             try:
                 pairs = self._votes.add(turn, data.liked if isinstance(data.liked, bool) else None)
             except InputError as error:
-                return str(error)
-            return f"Vote on an answer of {name} kept; {pairs} pairs so far."
+                return _paragraph(str(error))
+            return _paragraph(f"Vote on an answer of {name} kept; {pairs} pairs so far.")
 
         return vote
 
@@ -211,15 +231,8 @@ class WebChat:
         return forget
 
 
-_NEAREST_EMPTY = ""
-_NEAREST_NONE = {"cosine": "", "asked": "", "reference": ""}
-_NEAREST_TEMPLATE = """
-{{#if value}}
-<p>{{value}}, likeness {{cosine}} of 1</p>
-<p><strong>Question</strong></p><p class="quoted">{{asked}}</p>
-<p><strong>Reference answer</strong></p><p class="quoted">{{reference}}</p>
-{{else}}<p>Nothing asked yet.</p>{{/if}}
-"""
+def _paragraph(text: str, style: str = "") -> str:
+    return f'<p class="{style}">{html.escape(text)}</p>'
 
 
 def _asked(question: str) -> dict[str, Any]:

@@ -37,6 +37,10 @@ class EndpointSettings(Section):
         parts = urlsplit(self.base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("base_url must begin with http:// or https:// and name a server")
+        try:
+            _ = parts.port
+        except ValueError:
+            raise ValueError("base_url has a port that is no number from 0 to 65535") from None
         if "@" in parts.netloc or "?" in self.base_url or "#" in self.base_url:
             raise ValueError("base_url must hold no password and no query: it is written to logs and provenance")
         if self.api_key_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):
