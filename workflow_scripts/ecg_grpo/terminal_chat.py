@@ -20,6 +20,7 @@ from rich.text import Text
 from ecg_grpo.chat_models import ChatModel, ChatSampling, LoadedModels
 from ecg_grpo.conversation import DISCLAIMER, Answering, Conversation, Piece, Turn
 from ecg_grpo.errors import InputError, check_range
+from ecg_grpo.prompts import Message
 from ecg_grpo.trained_models import TrainedModel
 
 
@@ -140,7 +141,7 @@ class TerminalChat:
             raise InputError("/compare", "there is no question yet", "Write one behind it.")
         messages = self._conversation.messages(question) if question else self._conversation.turns[-1].prompt
         found = [self._model_named(choice) for choice in self._side_by_side]
-        answers = [Answering(messages, model, writer, self._sampling) for model, writer in found]
+        answers = [Answering(self._as_trained(messages, model), model, writer, self._sampling) for model, writer in found]
         shown = ["" for _ in answers]
 
         def table() -> Table:
@@ -164,6 +165,12 @@ class TerminalChat:
                 if turn.finish_reason == "stopped":
                     break
         self._print("The conversation stays as it was.", "dim")
+
+    def _as_trained(self, messages: list[Message], model: TrainedModel) -> list[Message]:
+        """The messages under the system prompt that a model was trained with, unless the reader has given another one."""
+        if self._conversation.system_prompt != self._model.system_prompt:
+            return messages
+        return [Message(role="system", content=model.system_prompt), *messages[1:]]
 
     def _show_reasoning(self, how: str) -> None:
         if how in ("show", "fold"):
