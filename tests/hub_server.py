@@ -26,12 +26,14 @@ class Repository:
 
 @dataclass
 class Hub:
-    """The server: its address, its repositories by name, the contents that were sent as LFS, and the requests so far."""
+    """The server: its address, its repositories by name, the contents that were sent as LFS, the requests so far, and what it has
+    against a card."""
 
     address: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
     large: dict[str, bytes] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    objections: list[str] = field(default_factory=list)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -57,7 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/repos/create":
             return self._create(json.loads(body))
         if path == "/api/validate-yaml":
-            return self._send(200, {"errors": [], "warnings": []})
+            errors = [{"message": objection} for objection in hub.objections]
+            return self._send(400 if errors else 200, {"errors": errors, "warnings": []})
         name = "/".join(path.removeprefix("/api/models/").removesuffix(".git/info/lfs/objects/batch").strip("/").split("/")[:2])
         repository = hub.repositories.get(name)
         if repository is None:

@@ -421,6 +421,21 @@ def test_a_public_repository_wants_to_be_named_so(project: Project, hub_folder: 
     assert again.returncode == 0, again.stderr
 
 
+def test_a_private_repository_is_not_said_to_be_public(project: Project, hub_folder: Path, hub: Hub) -> None:
+    hub.repositories["me/model"] = Repository(private=True)
+    message = refused(upload(project, hub_folder / "adapter", hub.address, "--public"))
+    assert "me/model: this repository is private" in message
+    assert hub.repositories["me/model"].files == {}
+
+
+def test_what_the_hub_has_against_a_card_is_said(project: Project, hub_folder: Path, hub: Hub) -> None:
+    hub.objections = ['"license" must be one of [apache-2.0, mit]']
+    message = refused(upload(project, hub_folder / "adapter", hub.address))
+    assert message.startswith("me/model: the Hub refuses the card (")
+    assert hub.objections[0] in message
+    assert hub.repositories["me/model"].files == {}
+
+
 def test_a_repository_with_another_model_is_left_alone(project: Project, hub_folder: Path, hub: Hub) -> None:
     hub.repositories["me/model"] = Repository(private=True, files={".gitattributes": b"", "model-00001.safetensors": b""})
     message = refused(upload(project, hub_folder / "merged", hub.address))
