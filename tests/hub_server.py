@@ -26,8 +26,8 @@ class Repository:
 
 @dataclass
 class Hub:
-    """The server: its address, its repositories by name, the contents that were sent as LFS, the requests so far, and what it has
-    against a card."""
+    """The server: its address, its repositories by name, the contents that were sent as LFS, the requests so far, and what it
+    has against a card."""
 
     address: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
