@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
+from types import FrameType
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import WordCompleter
@@ -305,12 +309,20 @@ class _Reader:
 
 @contextmanager
 def _stopped_by_ctrl_c(pieces: Iterator[Piece]) -> Iterator[Iterator[Piece]]:
-    """Within the block, Ctrl-C ends the answer and nothing else."""
+    """Within the block, Ctrl-C ends the answer and nothing else, also where a library lets the exception go unheard."""
+    pressed = threading.Event()
+
+    def press(number: int, frame: FrameType | None) -> None:
+        pressed.set()
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, press)
     try:
-        yield pieces
+        yield takewhile(lambda _: not pressed.is_set(), pieces)
     except KeyboardInterrupt:
         pass
     finally:
+        signal.signal(signal.SIGINT, before)
         pieces.close()
 
 
