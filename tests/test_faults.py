@@ -145,8 +145,8 @@ def test_a_disk_that_is_full_again_and_again(finished: Project, project: Project
     "lost",
     [
         ["grpo_model/manifest.json", "evaluation/sft/scores.parquet"],
-        ["sft/checkpoint/manifest.json", "evaluation/echo/answers.parquet"],
-        ["data/validation.parquet"],
+        pytest.param(["sft/checkpoint/manifest.json", "evaluation/echo/answers.parquet"], marks=pytest.mark.long),
+        pytest.param(["data/validation.parquet"], marks=pytest.mark.long),
     ],
     ids=lambda lost: lost[0].split("/")[0],
 )

@@ -77,7 +77,10 @@ def queue() -> list[str]:
 def start(project: Project) -> subprocess.Popen[str]:
     log = (project.folder / "snakemake.log").open("w")
     command = ["snakemake", *OPTIONS, CHECKPOINT]
-    return subprocess.Popen(command, cwd=project.folder, stdout=log, stderr=log, text=True, start_new_session=True)
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 what a shell runs in the background ignores it
+    return subprocess.Popen(
+        command, cwd=project.folder, stdout=log, stderr=log, text=True, start_new_session=True, preexec_fn=heed
+    )
 
 
 def wait_for_checkpoint(project: Project, running: subprocess.Popen[str]) -> str:
