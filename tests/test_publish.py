@@ -172,7 +172,7 @@ def test_the_hubs_own_reader_takes_the_front_matter(hub_folder: Path, part: str,
     file = hub_folder / part / "README.md"
     data = ModelCard.load(file).data
     assert (data.license, data.base_model) == STATED[1::4]
-    assert data.library_name == loaded_by
+    assert data.to_dict()["library_name"] == loaded_by
     assert (data.pipeline_tag, data.language) == ("text-generation", ["en"])
     assert {"ecg", "grpo"} <= set(data.tags)
     assert metadata_load(file) == yaml.safe_load(card(hub_folder / part).split("---")[1])

@@ -120,6 +120,14 @@ def ask(page: Page, question: str, last: str) -> None:
     expect(page.locator("#status")).to_contain_text(re.compile(rf"{re.escape(last)}: [0-9.]+ s"), timeout=SECONDS)
 
 
+def begin_to_ask(page: Page, question: str, server: ChatServer, pause: float) -> None:
+    """Asks, and goes on as soon as there is a piece of the answer, whose pieces come with a pause between them."""
+    server.pause = pause
+    page.get_by_label("Question").last.fill(question)
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator("#answers-0")).to_contain_text("<img", timeout=SECONDS)
+
+
 def test_models_answer_side_by_side_and_votes_become_pairs(page: Page, project: Project, model_server: ChatServer) -> None:
     expect(page.locator("#notice")).to_contain_text(DISCLAIMER)
     choose(page, model_server.url, "base", "sft", "grpo")
@@ -160,11 +168,7 @@ def test_a_second_question_sees_the_first_one_until_a_new_conversation(page: Pag
 
 def test_a_new_conversation_ends_the_answer_that_is_being_written(page: Page, model_server: ChatServer) -> None:
     choose(page, model_server.url)
-    model_server.requests.clear()
-    model_server.pause = 0.3
-    page.get_by_label("Question").last.fill("Slowly?")
-    page.get_by_role("button", name="Ask").click()
-    expect(page.locator("#answers-0")).to_contain_text("<img", timeout=SECONDS)
+    begin_to_ask(page, "Slowly?", model_server, pause=0.3)
     page.get_by_role("button", name="New conversation").click()
     expect(page.locator("#status")).to_contain_text("A new conversation", timeout=SECONDS)
     model_server.pause = 0.0
@@ -197,10 +201,7 @@ def test_the_nearest_training_record_stands_beside_the_answer(page: Page, projec
 
 def test_stop_ends_an_answer_and_the_next_question_is_answered(page: Page, model_server: ChatServer) -> None:
     choose(page, model_server.url)
-    model_server.pause = 0.3
-    page.get_by_label("Question").last.fill("Slowly?")
-    page.get_by_role("button", name="Ask").click()
-    expect(page.locator("#answers-0")).to_contain_text("<img", timeout=SECONDS)
+    begin_to_ask(page, "Slowly?", model_server, pause=0.3)
     page.get_by_role("button", name="Stop").click()
     expect(page.locator("#answers-0")).to_contain_text("[…stopped]", timeout=SECONDS)
     expect(page.locator("#status")).to_contain_text("stopped")
@@ -211,11 +212,8 @@ def test_stop_ends_an_answer_and_the_next_question_is_answered(page: Page, model
 
 def test_a_question_that_is_asked_meanwhile_waits_for_its_turn(page: Page, model_server: ChatServer) -> None:
     choose(page, model_server.url)
-    model_server.requests.clear()
-    model_server.pause, model_server.most_at_once = 0.02, 0
-    page.get_by_label("Question").last.fill("First?")
-    page.get_by_role("button", name="Ask").click()
-    expect(page.locator("#answers-0")).to_contain_text("<img", timeout=SECONDS)
+    model_server.most_at_once = 0
+    begin_to_ask(page, "First?", model_server, pause=0.02)
     page.get_by_label("Question").last.fill("Second?")
     page.get_by_label("Question").last.press("Shift+Enter")
     expect(page.locator(".user").filter(has_text="Second?")).to_be_visible(timeout=SECONDS)
