@@ -47,12 +47,12 @@ class Journal:
         self.entries.append(entry)
         if self._file is None:
             return
+        size = self._file.stat().st_size if self._file.exists() else 0
         try:
             with self._file.open("ab") as stream:
-                size = stream.tell()
                 stream.write(json.dumps(entry).encode() + b"\n")
         except OSError as error:
-            with suppress(OSError, UnboundLocalError):  # half a line would spoil the next one
+            with suppress(OSError):  # half a line would spoil the next one
                 os.truncate(self._file, size)
             raise InputError(
                 self._file, f"cannot be written ({error.strerror})", "Make room and run snakemake again."
