@@ -16,7 +16,6 @@ import yaml
 from conftest import ROOT, RULE_FILES, Project, copy_project, tiny_settings
 
 pytestmark = [
-    pytest.mark.long,
     pytest.mark.pipeline,
     pytest.mark.timeout(3000),
     pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the environments have Python 3.11"),

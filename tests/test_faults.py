@@ -104,7 +104,6 @@ def test_killed_at_random_moments(finished: Project, project: Project) -> None:
     assert min(happened.get(whom, 0) for whom in ("snakemake", "job", "group")) >= KILLS // 10
 
 
-@pytest.mark.long
 def test_a_disk_that_is_full_again_and_again(finished: Project, project: Project, tmp_path: Path) -> None:
     """The results are on a real file system with too little room, which is given a little more after every failure."""
     allowed = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False)
@@ -145,8 +144,8 @@ def test_a_disk_that_is_full_again_and_again(finished: Project, project: Project
     "lost",
     [
         ["grpo_model/manifest.json", "evaluation/sft/scores.parquet"],
-        pytest.param(["sft/checkpoint/manifest.json", "evaluation/echo/answers.parquet"], marks=pytest.mark.long),
-        pytest.param(["data/validation.parquet"], marks=pytest.mark.long),
+        ["sft/checkpoint/manifest.json", "evaluation/echo/answers.parquet"],
+        ["data/validation.parquet"],
     ],
     ids=lambda lost: lost[0].split("/")[0],
 )

@@ -15,9 +15,9 @@ from conftest import CORES, Project
 
 from ecg_grpo.files import sha256_of
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.long]
+pytestmark = pytest.mark.pipeline
 
-KILLS = int(os.environ.get("KILLS", "4"))
+KILLS = int(os.environ.get("KILLS", "3"))
 STEPS = 8
 SETTINGS = {
     "sft": {"num_train_epochs": 1, "per_device_train_batch_size": 8, "save_steps": 2},

@@ -18,11 +18,11 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
 
 CLUSTER = ROOT / "tests" / "slurm" / "cluster.sh"
 OPTIONS = [
-    *("--profile", "slurm", "--max-threads", str(os.cpu_count()), "--slurm-init-seconds-before-status-checks", "7"),
+    *("--profile", "slurm", "--max-threads", "1", "--slurm-init-seconds-before-status-checks", "7"),
     *("--latency-wait", "10", "--slurm-partition-config", "partitions.yaml"),
 ]
-"""The profile as it is, but for what a machine of two cores has not and what a test does not wait for. Most of these jobs end
-within seven seconds; the plugin asks again ten seconds later than the time before."""
+"""The profile as it is, but for what a machine of two cores has not and what a test does not wait for. One thread for each job,
+since other tests run beside these. Most jobs end within seven seconds; the plugin asks again ten seconds later than before."""
 PARTITIONS = "partitions:\n  cpu: {max_threads: 64}\n  gpu: {max_threads: 64, max_gpu: 2}\n"
 CHECKPOINT = "results/demo/grpo/checkpoint/manifest.json"
 SFT = "results/demo/sft/checkpoint/manifest.json"
