@@ -139,7 +139,7 @@ def test_opposites_are_all_mapped_to_the_other_side_of_their_pair() -> None:
 
 
 def test_every_comparison_that_quantities_reads_has_its_opposite() -> None:
-    assert set(TURNED) == set(_DIRECTIONS)
+    assert set(TURNED) >= set(_DIRECTIONS), "the others are negations of one"
     assert set(TURNED_BEHIND) == set(_AFTER)
     for phrase in TURNED:
         (before,), (after,) = quantities(f"a {phrase} 7 ms"), quantities(_change("direction", f"a {phrase} 7 ms") or "")

@@ -37,6 +37,22 @@ from ecg_grpo.quantities import UNITS, number_agreement, quantities
         ("65 years and older", [(780, 780, ">", "month")]),
         ("5.5 mmol/L", [(Fraction(11, 2), Fraction(11, 2), "=", "mmol/L")]),
         ("QTc above 500", [(500, 500, ">", "")]),
+        ("QTc>500ms", [(500, 500, ">", "ms")]),
+        ("LVEF≤35%", [(35, 35, "<", "%")]),
+        ("QRS ⩾ 120 ms", [(120, 120, ">", "ms")]),
+        ("< ~120 ms", [(120, 120, "<", "ms")]),
+        ("more than about 120 ms", [(120, 120, ">", "ms")]),
+        ("does not exceed 200 ms", [(200, 200, "<", "ms")]),
+        ("shouldn't exceed 200 ms", [(200, 200, "<", "ms")]),
+        ("must not be above 200 ms", [(200, 200, "<", "ms")]),
+        ("without exceeding 6 mg", [(6, 6, "<", "mg")]),
+        ("never less than 60 bpm", [(60, 60, ">", "bpm")]),
+        ("no longer than 120 ms", [(120, 120, "<", "ms")]),
+        ("not less than 2.5 mm", [(Fraction(5, 2), Fraction(5, 2), ">", "mm")]),
+        ("moreover 5 mm", [(5, 5, "=", "mm")]),
+        ("a pressure below 130/80 mmHg", [(130, 80, "<", "/")]),
+        ("on 12/05/2024, and/or 3/x", []),
+        ("75 kg and 10 ng/L", [(75_000_000, 75_000_000, "=", "mg"), (10, 10, "=", "ng/L")]),
         ("leads V1 to V3, a 12-lead ECG, S1Q3T3, CHA2DS2-VASc, P2Y12 and the 2nd degree", []),
         ("one of the leads", []),
     ],
@@ -59,6 +75,10 @@ def test_reads(text: str, expected: list[tuple]) -> None:
         ("It is wide.", "120 ms", 0),
         ("two of 120 ms, 120 ms", "120 ms", 2 / 3),
         ("3:1", "2:1 conduction", 0),
+        ("180/110 mmHg", "130/80 mm Hg", 0),
+        ("130/80", "130/80 mm Hg", 1),
+        ("QTc<500 ms", "QTc>500 ms", 0),
+        ("5 mL", "5 mg", 0),
     ],
 )
 def test_agreement(prediction: str, reference: str, score: float) -> None:
@@ -80,7 +100,7 @@ def test_every_unit_is_read_and_equals_itself_in_its_base(number: int, unit: str
 @settings(max_examples=500, deadline=None)
 def test_any_text_is_read_without_an_error(text: str) -> None:
     for found in quantities(text):
-        assert found.unit == ":" or found.low <= found.high
+        assert found.unit in {":", "/"} or found.low <= found.high
 
 
 @pytest.mark.parametrize("text", ["1 mſ", "5 mın", "273 K", "9" * 5000, "1." + "9" * 5000 + " ms", "9" * 5000 + ":1", "4 µV"])

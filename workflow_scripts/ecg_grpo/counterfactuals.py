@@ -243,8 +243,9 @@ def _scaled(text: str, factor: float) -> str:
     edits: list[_Edit] = []
     for match in NUMBER.finditer(text):
         if match["ratio"]:
-            above, below = match["ratio"].split(":")
-            edits.append(_Edit(*match.span("ratio"), f"{_scaled_integer(int(above), factor)}:{below.strip()}"))
+            above, joined, below = re.split("([:/])", match["ratio"])
+            scaled = int(below) if joined == ":" else _scaled_integer(int(below), factor)  # both of two pressures
+            edits.append(_Edit(*match.span("ratio"), f"{_scaled_integer(int(above), factor)}{joined}{scaled}"))
         elif match["word"]:
             value = _scaled_integer(_NUMBER_WORDS.index(match["word"].lower()), factor)
             edits.append(_Edit(*match.span("word"), _NUMBER_WORDS[value] if value < len(_NUMBER_WORDS) else str(value)))
@@ -280,11 +281,13 @@ TURNED: dict[str, str] = {
     "more than": "less than", "greater than": "less than", "longer than": "shorter than", "wider than": "narrower than",
     "higher than": "lower than", "larger than": "smaller than", "taller than": "shorter than", "faster than": "slower than",
     "over": "under", "above": "below", "exceeding": "below", "exceeds": "is below", "exceed": "are below",
+    "not exceed": "exceed", "not exceeding": "exceeding", "without exceeding": "while exceeding",
     "beyond": "within", "≥": "≤", ">": "<", ">=": "<=", "=>": "=<", "minimum of": "maximum of",
     "at most": "at least", "no more than": "no less than", "not more than": "not less than", "up to": "at least",
     "less than": "more than", "fewer than": "more than", "shorter than": "longer than", "narrower than": "wider than",
     "lower than": "higher than", "smaller than": "larger than", "slower than": "faster than", "under": "over",
     "below": "above", "within": "beyond", "≤": "≥", "<": ">", "<=": ">=", "=<": "=>", "maximum of": "minimum of",
+    "⩾": "⩽", "≧": "≦", "＞": "＜", "⩽": "⩾", "≦": "≧", "＜": "＞",
 }  # fmt: skip
 """Each comparison before a number that `quantities` reads → one of the other direction."""
 TURNED_BEHIND: dict[str, str] = {

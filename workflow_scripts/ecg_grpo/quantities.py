@@ -30,6 +30,12 @@ _SAME_UNIT: dict[tuple[str, Fraction], str] = {
     ("Hz", Fraction(1000)): "khz",
     ("mg", Fraction(1000)): "g|gram|grams",
     ("mg", Fraction(1)): "mg|milligram|milligrams",
+    ("mg", Fraction(1_000_000)): "kg|kilogram|kilograms",
+    ("mg/kg", Fraction(1)): "mg/kg",
+    ("kg/m²", Fraction(1)): "kg/m²|kg/m2",
+    ("mL", Fraction(1)): "ml|milliliter|milliliters|millilitre|millilitres",
+    ("ng/L", Fraction(1)): "ng/l|pg/ml",
+    ("ng/L", Fraction(1000)): "ng/ml|µg/l|μg/l",
     ("mg", Fraction(1, 1000)): "µg|μg|ug|mcg|microgram|micrograms",
     ("mmol/L", Fraction(1)): "mmol/l",
     ("mEq/L", Fraction(1)): "meq/l",
@@ -41,13 +47,14 @@ _SAME_UNIT: dict[tuple[str, Fraction], str] = {
 UNITS = {word: unit for unit, words in _SAME_UNIT.items() for word in words.split("|")}
 """Unit as it is written → (unit that quantities are compared in, factor)."""
 
-_UP = ("at least", "no less than", "not less than", "no fewer than", "more than", "greater than", "longer than", "wider than",
-       "higher than", "larger than", "taller than", "faster than", "over", "above", "exceeding", "exceeds", "exceed", "beyond",
-       "≥", ">", ">=", "=>", "minimum of")  # fmt: skip
-_DOWN = ("at most", "no more than", "not more than", "up to", "less than", "fewer than", "shorter than", "narrower than",
-         "lower than", "smaller than", "slower than", "under", "below", "within", "≤", "<", "<=", "=<",
-         "maximum of")  # fmt: skip
-_DIRECTIONS = {**dict.fromkeys(_UP, ">"), **dict.fromkeys(_DOWN, "<")}
+_UP = ("at least", "more than", "greater than", "longer than", "wider than", "higher than", "larger than", "taller than",
+       "faster than", "over", "above", "exceeding", "exceeds", "exceed", "beyond", "minimum of")  # fmt: skip
+_DOWN = ("at most", "up to", "less than", "fewer than", "shorter than", "narrower than", "lower than", "smaller than",
+         "slower than", "under", "below", "within", "maximum of")  # fmt: skip
+_SIGNS = {**dict.fromkeys(("≥", ">", ">=", "=>", "⩾", "≧", "＞"), ">"), **dict.fromkeys(("≤", "<", "<=", "=<", "⩽", "≦", "＜"), "<")}
+_DIRECTIONS = {**dict.fromkeys(_UP, ">"), **dict.fromkeys(_DOWN, "<"), **_SIGNS}
+_TURNED = {">": "<", "<": ">"}
+"""No more than is at most."""
 _OR_MORE = ("or more", "or greater", "or above", "or longer", "or higher", "or over", "or older", "and above", "and older",
             "+")  # fmt: skip
 _OR_LESS = ("or less", "or fewer", "or below", "or shorter", "or lower", "or under", "or younger", "and below",
@@ -68,12 +75,17 @@ _TO_WORD = rf"(?:(?:to|or|and)\s+(?:{_any(_WORDS)}|\d+)[\s-]+)?"
 _FLAGS = re.IGNORECASE | re.ASCII
 NUMBER = re.compile(
     r"(?<![\w.,/])(?-i:(?=[-−–+.\dzotfsenZOTFSEN]))"  # fast: what can begin a number or a number word
-    rf"(?:(?<![^\s(])(?P<sign>[-−–+]))?(?:(?P<ratio>\d{{1,40}}\s?:\s?\d{{1,40}})(?![\w:])"
+    rf"(?:(?<![^\s(])(?P<sign>[-−–+]))?(?:(?P<ratio>\d{{1,40}}\s?:\s?\d{{1,40}}|\d{{1,40}}/\d{{1,40}})(?![\w:/])"
     rf"|(?:(?P<digits>(?:\d{{1,3}}(?:,\d{{3}}){{1,9}}(?!\d)|\d{{1,40}})(?:\.\d{{1,40}})?|\.\d{{1,40}})|(?P<word>{_any(_WORDS)})(?=[\s-]+{_TO_WORD}{_UNIT}))"
     rf"(?:[\s-]*(?P<unit>{_UNIT})|(?![\w/]|-[A-Za-z]|[.,]\d)))",
     _FLAGS,
 )
-_BEFORE = re.compile(rf"(?:^|(?<=\W))(?P<direction>{_any(_DIRECTIONS)})\s*(?:or equal to\s*)?(?:a |an |the )?$", _FLAGS)
+_BEFORE = re.compile(
+    r"(?P<negation>(?<!\w)(?:not|no|never|without|cannot|\w+n['’]t)\s+(?:be\s+)?)?"
+    rf"(?P<direction>(?<!\w)(?:{_any([*_UP, *_DOWN])})|{_any(_SIGNS)})\s*(?:or equal to\s*)?"
+    r"(?:(?:about|approximately|roughly|around)\s+|[~≈]\s*)?(?:a |an |the )?$",
+    _FLAGS,
+)
 _BEHIND = re.compile(rf"\s?(?P<direction>{_any(_AFTER)})(?!\w)", _FLAGS)
 _RANGE = re.compile(r"\s*(?:-|–|—|−|to)\s*$|\s+and\s+$", _FLAGS)
 _BETWEEN = re.compile(r"\b(?:between|from)\s*(?:about |approximately )?$", _FLAGS)
@@ -90,7 +102,8 @@ class Quantity:
     Attributes:
         low, high: bounds in `unit`; equal for a single number.
         direction: `>` for at least or more than, `<` for at most or less than, else `=`.
-        unit: what it is compared in, empty for a bare number, `:` for a ratio such as 2:1.
+        unit: what it is compared in, empty for a bare number, `:` for a ratio such as 2:1 and `/` for a pair such as the
+            pressures 130/80, of which `low` is then what stands first and `high` what stands last.
     """
 
     low: Fraction
@@ -156,23 +169,29 @@ def _is_range(first: re.Match[str], second: re.Match[str], before: str, text: st
 
 def _quantity(text: str, before: str, first: re.Match[str], last: re.Match[str]) -> Quantity:
     if first["ratio"]:
-        above, below = map(int, first["ratio"].split(":"))
-        return Quantity(Fraction(above), Fraction(below), "=", ":")
+        joined = ":" if ":" in first["ratio"] else "/"
+        one, other = map(int, first["ratio"].split(joined))
+        return Quantity(Fraction(one), Fraction(other), _direction(text, before, first), joined)
     written = (last["unit"] or first["unit"] or "").lower()
     unit = UNITS[written][0] if written else ""
     if last is first:
-        size, direction = _size(first, written), "="
-        if ahead := _BEFORE.search(before, max(0, len(before) - _LONGEST_DIRECTION)):
-            direction = _DIRECTIONS[ahead["direction"].lower()]
-        elif behind := _BEHIND.match(text, last.end()):
-            direction = _AFTER[behind["direction"].lower()]
-        return Quantity(size, size, direction, unit)
+        size = _size(first, written)
+        return Quantity(size, size, _direction(text, before, first), unit)
     own = (first["unit"] or written).lower()
     low = _size(first, own if own and UNITS[own][0] == unit else written)
     high = _size(last, written)
     if last["sign"] is not None and not text[first.end() : last.start()].strip():
         high = -high  # the sign is the range's
     return Quantity(min(low, high), max(low, high), "=", unit)
+
+
+def _direction(text: str, before: str, number: re.Match[str]) -> str:
+    """`>`, `<` or `=`, from the words and signs ahead of a number, else from those behind it."""
+    if ahead := _BEFORE.search(before, max(0, len(before) - _LONGEST_DIRECTION)):
+        direction = _DIRECTIONS[ahead["direction"].lower()]
+        return _TURNED[direction] if ahead["negation"] else direction
+    behind = _BEHIND.match(text, number.end())
+    return _AFTER[behind["direction"].lower()] if behind else "="
 
 
 def _size(match: re.Match[str], unit: str) -> Fraction:
