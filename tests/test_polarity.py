@@ -18,6 +18,7 @@ from ecg_grpo.polarity import OPPOSITES, polarity_agreement, stances, yes_or_no
         ("No one knows.", None),
         ("Nodal rhythm.", None),
         ("Not always", None),
+        ("No-reflow occurs.", None),
     ],
 )
 def test_yes_or_no_is_the_first_word(text: str, expected: str | None) -> None:
@@ -37,6 +38,12 @@ def test_yes_or_no_is_the_first_word(text: str, expected: str | None) -> None:
         ("No ST elevation.", {"answer": -1, "level": -1}),
         ("Normal or abnormal.", {}),
         ("P waves are absent", {"presence": -1}),
+        ("The rate didn't increase.", {"level": -1}),
+        ("It wouldn’t be safe", {"safety": -1}),
+        ("Troponin is not only elevated but rising", {"level": 1}),
+        ("It is no longer safe.", {"safety": -1}),
+        ("No", {"answer": -1}),
+        ("No-reflow is common", {}),
     ],
 )
 def test_stances(text: str, expected: dict[str, int]) -> None:

@@ -50,6 +50,8 @@ GOOD = (
         ("It is wide and it is wide and it is wide and it is wide.", "repeats_itself"),
         (f"Look at it: {REFERENCE}", "quotes_the_answer"),
         ("Whatever else is seen, the answer is the side on which conduction fails.", "speaks_of_the_answer"),
+        ("The reply is right because conduction fails on the side that is seen late.", "speaks_of_the_answer"),
+        ("The cardiologist thought of the side on which conduction fails and is late.", "speaks_of_the_answer"),
         ("There is a broad R in V6 here, and a QRS of 140 ms.", "echoes_the_question"),
         ("What is seen there means that the left ventricle is activated after the right one.", "quotes_the_answer"),
         (

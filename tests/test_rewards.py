@@ -89,6 +89,12 @@ def test_echoing_the_question_earns_no_concepts() -> None:
         ("the left anterior descending artery is occluded", "The LAD is occluded."),
         ("a QRS of 0.12 s", "A QRS of 120 ms"),
         ("QRS IS ≥ 120 ms", "The QRS is at least 120 ms."),
+        ("No. Verapamil can cause collapse.", "No, verapamil can cause collapse."),
+        ("No", "No."),
+        ("Yes it is", "Yes, it is."),
+        ("It has.", "It is."),  # neither says anything
+        ("左束支传导阻滞", "左束支传导阻滞"),
+        ("It is not safe.", "It wouldn't be safe."),
     ],
 )
 def test_one_concept_has_many_names(text: str, reference: str) -> None:
@@ -108,6 +114,11 @@ def test_one_concept_has_many_names(text: str, reference: str) -> None:
         ("more than three leads", "more than two leads"),
         ("the QRS comes after P", "the QRS comes before P"),
         ("with symptoms", "without symptoms"),
+        ("Yes, verapamil can cause collapse.", "No, verapamil can cause collapse."),
+        ("Yes", "No"),
+        ("QTc<500ms", "QTc>500ms"),
+        ("below 180/110 mmHg", "below 130/80 mmHg"),
+        ("左束支传导阻滞", "右束支传导阻滞"),
     ],
 )
 def test_direction_amount_side_and_negation_are_concepts(text: str, reference: str) -> None:

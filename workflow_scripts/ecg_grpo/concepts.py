@@ -14,7 +14,7 @@ from functools import cache, lru_cache
 from nltk.stem import PorterStemmer
 
 from ecg_grpo.lexicon import load_lexicon
-from ecg_grpo.polarity import NEGATIONS
+from ecg_grpo.polarity import after_the_answer, is_negation, with_plain_negations
 from ecg_grpo.quantities import Quantity, quantities, without_quantities
 from ecg_grpo.resources import resource
 
@@ -34,7 +34,7 @@ _SIDES = frozenset(
     "left right anterior posterior inferior superior lateral medial septal upper lower proximal distal atrial ventricular "
     "systolic diastolic early late first second third".split()
 )
-_TOKEN = re.compile(r"[a-z_]+(?:'[a-z]+)?|[.;:!?,]")
+_TOKEN = re.compile(r"[^\W\d]+(?:'[^\W\d]+)?|[.;:!?,]")
 _ENDS = frozenset(".;:!?") | {"but", "however", "although", "though", "whereas"}
 _REACH = 4
 """Words over which a negation reaches, as for the sides of `polarity`."""
@@ -42,7 +42,7 @@ _REACH = 4
 
 def terms(text: str) -> list[str]:
     """The terms of a text in its order, without scope: concepts of the lexicon (`c_…`), stems of other content words."""
-    return [_stem(word) for word in _words(text) if word[0].isalpha() and word not in _FUNCTION_WORDS and word not in NEGATIONS]
+    return [_stem(word) for word in _words(text) if _role(word) == "term" or word in _SIDES]
 
 
 @lru_cache(maxsize=50_000)
@@ -50,8 +50,9 @@ def concepts(text: str) -> frozenset[str]:
     """The concepts of a text.
 
     Returns:
-        Terms; `¬` before one that a negation governs; `side~` before one that a side word (left, anterior, systolic) stands
-        before; quantities as `=120ms`, `>120ms`, with one unit for each dimension.
+        Terms; `c_yes` or `c_no` for the answer that the text begins with; `¬` before a term that a negation governs; `side~`
+        before one that a side word (left, anterior, systolic) stands before; quantities as `=120ms`, `>120ms`, with one unit
+        for each dimension.
     """
     found = {_written(quantity) for quantity in quantities(text)}
     negated_until, side = -1, ""
@@ -76,7 +77,7 @@ def _role(word: str) -> str:
     """What a word does in a clause: `end`, `negation`, `side`, `term`, or nothing."""
     if word in _ENDS:
         return "end"
-    if word in NEGATIONS:
+    if is_negation(word):
         return "negation"
     if word in _SIDES:
         return "side"
@@ -84,7 +85,10 @@ def _role(word: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    return _TOKEN.findall(load_lexicon().fold(without_quantities(" ".join(text.split()))).lower().replace("’", "'"))
+    """Words and signs of a text, terms of the lexicon as one word, without its quantities; `c_no` for a first `No,`."""
+    answer, rest = after_the_answer(" ".join(text.split()))
+    words = _TOKEN.findall(load_lexicon().fold(without_quantities(with_plain_negations(rest))).lower().replace("’", "'"))
+    return words if answer is None else [f"c_{answer}", *words]
 
 
 def concept_f1(prediction: str, reference: str, question: str) -> float:
@@ -100,6 +104,8 @@ def concept_f1(prediction: str, reference: str, question: str) -> float:
     expected, given = concepts(reference) - asked, concepts(prediction) - asked
     if not expected:  # the reference says nothing that the question did not: compare all of it
         expected, given = concepts(reference), concepts(prediction)
+    if not expected and not given:  # "It is.": words without a content
+        return float(bool(prediction.strip()) == bool(reference.strip()))
     shared = expected & given
     if not shared:
         return 0.0

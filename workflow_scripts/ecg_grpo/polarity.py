@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 
 OPPOSITES: dict[str, tuple[str, str]] = {
     # what is asked: (words for one side, words for the other)
@@ -27,9 +27,11 @@ OPPOSITES: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 """Pairs of opposites. Left and right, anterior and inferior name places and are no poles: concept F1 sees them."""
 
-_FIRST_WORD = re.compile(r"\W*(yes|no)\b(?!\s+(?:one|longer|single|specific)\b)", re.IGNORECASE)
-_ANSWER = re.compile(r"^\W*(?:yes|no)\s*[,.;:!—–-]", re.IGNORECASE)
+_FIRST_WORD = re.compile(r"\W*(yes|no)\b(?!-\w|\s+(?:one|longer|single|specific)\b)", re.IGNORECASE)
+_ANSWER = re.compile(r"^\W*(?:(yes)\b(?!-\w)|(no)\s*(?:[,.;:!—–]|-(?!\w)|$))", re.IGNORECASE)
 """An answer that stands for itself; without the comma, `no` may negate what follows."""
+_MORE_THAN_THAT = re.compile(r"\bnot (?:only|just|merely)\b", re.IGNORECASE)
+_NO_LONGER = re.compile(r"\bno longer\b(?! than)", re.IGNORECASE)
 _SIDES = {
     word: (name, side)
     for name, sides in OPPOSITES.items()
@@ -37,9 +39,7 @@ _SIDES = {
     for word in words.split("|")
 }
 _TOKEN = re.compile(r"[a-z]+(?:[-'][a-z]+)*|[.;:!?]|,")
-NEGATIONS = frozenset(
-    "not no without neither nor never cannot can't isn't aren't wasn't doesn't don't shouldn't won't lacks lacking".split()
-)
+_NEGATIONS = frozenset("not no without neither nor never none nothing cannot lacks lacking".split())
 _REACH = 4
 """Words over which a negation reaches."""
 _ENDS = frozenset(". ; : ! ? but however although though whereas".split())
@@ -49,6 +49,23 @@ def yes_or_no(text: str) -> str | None:
     """`yes` or `no` if the text begins with it, else None."""
     found = _FIRST_WORD.match(text)
     return found[1].lower() if found else None
+
+
+def after_the_answer(text: str) -> tuple[str | None, str]:
+    """`yes` or `no` where it stands for itself at the beginning (`No, it is not`), and what follows it."""
+    found = _ANSWER.match(text)
+    return ((found[1] or found[2]).lower(), text[found.end() :]) if found else (None, text)
+
+
+def with_plain_negations(text: str) -> str:
+    """The text with `not` only where it negates: without `not only`, and with `not` for `no longer`."""
+    return _NO_LONGER.sub("not", _MORE_THAN_THAT.sub("", text))
+
+
+@cache
+def is_negation(word: str) -> bool:
+    """Whether a word in lower case negates what follows it: not, without, isn't."""
+    return word in _NEGATIONS or word.endswith("n't")
 
 
 @lru_cache(maxsize=100_000)
@@ -62,13 +79,13 @@ def stances(text: str) -> dict[str, int]:
     found: dict[str, set[int]] = {}
     if first := yes_or_no(text):
         found["answer"] = {1 if first == "yes" else -1}
-        text = _ANSWER.sub("", text)
+        text = after_the_answer(text)[1]
     turned_until = -1
-    for place, token in enumerate(_TOKEN.findall(text.lower().replace("’", "'"))):
+    for place, token in enumerate(_TOKEN.findall(with_plain_negations(text).lower().replace("’", "'"))):
         if token in _SIDES:
             name, side = _SIDES[token]
             found.setdefault(name, set()).add(-side if place <= turned_until else side)
-        elif token in NEGATIONS:
+        elif is_negation(token):
             turned_until = place + _REACH
         elif token in _ENDS:
             turned_until = -1

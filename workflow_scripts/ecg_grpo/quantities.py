@@ -51,7 +51,10 @@ _UP = ("at least", "more than", "greater than", "longer than", "wider than", "hi
        "faster than", "over", "above", "exceeding", "exceeds", "exceed", "beyond", "minimum of")  # fmt: skip
 _DOWN = ("at most", "up to", "less than", "fewer than", "shorter than", "narrower than", "lower than", "smaller than",
          "slower than", "under", "below", "within", "maximum of")  # fmt: skip
-_SIGNS = {**dict.fromkeys(("≥", ">", ">=", "=>", "⩾", "≧", "＞"), ">"), **dict.fromkeys(("≤", "<", "<=", "=<", "⩽", "≦", "＜"), "<")}
+_SIGNS = {
+    **dict.fromkeys(("≥", ">", ">=", "=>", "⩾", "≧", "＞"), ">"),
+    **dict.fromkeys(("≤", "<", "<=", "=<", "⩽", "≦", "＜"), "<"),
+}
 _DIRECTIONS = {**dict.fromkeys(_UP, ">"), **dict.fromkeys(_DOWN, "<"), **_SIGNS}
 _TURNED = {">": "<", "<": ">"}
 """No more than is at most."""

@@ -50,7 +50,10 @@ BEATEN = ("no_reasoning", "empty_words", "a_stranger_s")
 """What the `texts_to_beat` of a record are, in their order."""
 
 _WORD = re.compile(r"\w+|[<>≤≥=%]")
-_OF_THE_ANSWER = re.compile(r"\banswer", re.IGNORECASE)
+_OF_THE_ANSWER = re.compile(
+    r"\b(?:answer|repl(?:y|ies|ied)\b|responses?\b(?= (?:is|was|says|states|above))|the cardiologist\b)", re.IGNORECASE
+)
+"""The answer, or the words of `bootstrap_reasoning.txt` for it and its author. Patients respond too."""
 _EXAMPLES = 3
 
 
