@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +208,27 @@ def test_an_unsound_reward_stops_the_pipeline_with_attack_part_and_example(tmp_p
     assert "Echo earns as much as the SFT model's samples in" in said
     assert "mostly by rouge_l" in said
     assert "Traceback" not in said
+
+
+def test_the_example_is_one_of_the_limit_that_is_broken(tmp_path: Path) -> None:
+    """Also where no record has a paraphrase that an attack could be held against."""
+    targets = [replace(target, reference="Le segment est normal.") for target in VALIDATION[:4]]
+    found = audit(
+        RewardMix({"length": 1.0}, {}),
+        targets,
+        list("abcd"),
+        [["Non."]] * 4,
+        QUICK.model_copy(update={"max_beating_samples": 0.1}),
+    )
+    file = tmp_path / "audit.json"
+    file.write_text(json.dumps(found))
+    run = run_program("require_sound_reward.py", "--audit", file, "--passed", tmp_path / "passed.json")
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    assert "earns as much as the SFT model's samples" in run.stderr
+    for row in found["attacks"]:
+        if row["is_blind"] and row["beats_samples"]["mean"] > 0.1:
+            assert row["example"]["reward"] >= row["example"]["honest_reward"]
 
 
 def test_a_sound_one_passes(tmp_path: Path, default: dict) -> None:

@@ -221,6 +221,19 @@ def test_a_part_without_a_value_costs_nothing() -> None:
     assert only.rewards([case]) == [0]
 
 
+def test_a_judge_that_answers_for_some_of_a_group_only_decides_nothing_in_it() -> None:
+    """Else the same text would earn less where the judge was silent, or more."""
+    judge = {REFERENCE: [0.75, None, 0.25], "Other.": [0.75, 0.5, 0.25]}
+    mix = RewardMix({"judge": 1, "chrf": 1}, {}, {"judge": lambda _: [*judge[REFERENCE], *judge["Other."]]})
+    answers = [REFERENCE] * 3 + ["Other."] * 3
+    inputs = {"prompts": [[]] * 6, "question": [QUESTION] * 6, "answer": answers, "id": list("abcdef")}
+    completions = [[{"role": "assistant", "content": "Leads II and aVF."}]] * 6
+    functions = [(function(completions=completions, **inputs), weight) for function, weight in trl_rewards(mix)]
+    earned = [sum(values[index] * weight for values, weight in functions) for index in range(6)]
+    assert earned[0] == earned[1] == earned[2]
+    assert earned[3] > earned[4] > earned[5]
+
+
 def test_turning_an_answer_round_lowers_its_reward() -> None:
     reference = "Yes, the QT interval is prolonged to at least 500 ms and the risk is high."
     honest = "Yes, QT is prolonged to 500 ms or more, so that the risk is high."

@@ -193,14 +193,18 @@ class Endpoint:
                             reply = future.result()
                         except InputError as error:
                             failure = failure or error
-                            self._stopped.set()
+                            self.stop()
                             continue
                         yield name, reply
             finally:
-                self._stopped.set()  # nobody waits for another attempt any more
+                self.stop()  # nobody waits for another attempt any more
         self._stopped.clear()
         if failure is not None:
             raise failure
+
+    def stop(self) -> None:
+        """Ends all waiting between attempts: whoever is in `ask` gets its InputError, or the reply that is under way."""
+        self._stopped.set()
 
     def first_model(self) -> str:
         """The first model that the server lists.

@@ -104,8 +104,8 @@ class JudgeReward:
 
     The prompt, and how it keeps an answer from addressing the judge, is that of the evaluation (`judging`). Replies are kept by
     their prompt, so that the same text is paid for once. Whatever goes wrong gives None and a line in the log: out of reach,
-    unreadable, the budget used up. After a batch without any reply the next one begins with a single question, so that a judge
-    that is down does not hold the training up.
+    unreadable, the budget used up; of a batch that the budget does not cover nothing is asked. After a batch without any reply
+    the next one begins with a single question, so that a judge that is down does not hold the training up.
 
     Gamed by: whatever impresses the judge; length, confidence, its own style (Zheng et al. 2023, arXiv 2306.05685).
     """
@@ -125,7 +125,7 @@ class JudgeReward:
         stage = f"reward_judge.{os.environ.get('RANK', '0')}"
         self._replies = kept_replies(surroundings.scratch, stage, settings.endpoint, settings.max_new_tokens)
         self._endpoint = Endpoint(settings.endpoint, settings.max_new_tokens, self._say)
-        self._is_down = False
+        self._is_down = self._is_used_up = False
         self.requests = 0
         """Questions asked so far, those without a reply included."""
 
@@ -146,10 +146,11 @@ class JudgeReward:
         return [0.0 if name is None else self._grade(name) for name in names]
 
     def _ask(self, missing: dict[str, list[Message]]) -> None:
-        if self._settings.max_requests is not None and len(missing) > (left := self._settings.max_requests - self.requests):
-            if left > 0:
+        if self._settings.max_requests is not None and len(missing) > self._settings.max_requests - self.requests:
+            if not self._is_used_up:
                 self._say(f"judge: reward.judge.max_requests ({self._settings.max_requests}) is used up")
-            missing = dict(list(missing.items())[: max(0, left)])
+            self._is_used_up = True
+            return
         if self._is_down and missing:
             first = next(iter(missing))
             self._is_down = not self._answered({first: missing.pop(first)})
@@ -161,12 +162,17 @@ class JudgeReward:
         before = len(self._replies.found)
         with ThreadPoolExecutor(self._settings.endpoint.max_parallel) as pool:
             asked = {pool.submit(self._endpoint.ask, prompt): name for name, prompt in prompts.items()}
-            for future in as_completed(asked):
-                self.requests += 1
-                try:
-                    self._replies.add(asked[future], future.result())
-                except InputError as error:
-                    self._say(f"judge: no reply ({error})")
+            try:
+                for future in as_completed(asked):
+                    self.requests += 1
+                    try:
+                        self._replies.add(asked[future], future.result())
+                    except InputError as error:
+                        self._say(f"judge: no reply ({error})")
+            except BaseException:  # Ctrl-C, or a full disk: nobody waits for the others
+                pool.shutdown(wait=False, cancel_futures=True)
+                self._endpoint.stop()
+                raise
         return len(self._replies.found) - before
 
     def _grade(self, name: str) -> float | None:

@@ -144,30 +144,30 @@ class _Audit:
             both = ~np.isnan(rewards) & ~np.isnan(against)
             row[f"beats_{honest}"] = self.share(np.where(both, (rewards >= against - _SAME).astype(float), np.nan))
         row["auc"] = _auc(self.total["reference"], rewards)
-        row["example"] = self.worst(name, "paraphrase" if attack.is_blind else "reference")
+        broken = [honest for honest, _ in _broken(row, self.limits)]
+        row["example"] = self.worst(name, (broken or ["paraphrase" if attack.is_blind else "reference"])[0])
         return row
 
     def worst(self, name: str, honest: str) -> dict[str, Any] | None:
-        """The record in which an attack comes off best against the honest text, and the part that pays most for it."""
-        candidates = [
-            (tried[name].reward - tried[honest].reward, -index)
-            for index, tried in enumerate(self.tried)
-            if name in tried and honest in tried
-        ]
-        if not candidates:
+        """The record in which an attack comes off best against what is honest, and the part that pays most for it.
+
+        `honest` is the text it was held against; None for the SFT model's samples, which are several.
+        """
+        lead = self.total[name] - self.total.get(honest, np.full(len(self.targets), np.nan))
+        if np.isnan(lead).all():
             return None
-        index = -max(candidates)[1]
-        attack, right = self.tried[index][name], self.tried[index][honest]
+        index = int(np.nanargmax(lead))
+        attack, right = self.tried[index][name], self.tried[index].get(honest)
+        values = right.values if right else {}
         paid = {
-            part: share * ((attack.values[part] or 0.0) - (right.values[part] or 0.0))
-            for part, share in self.mix.shares.items()
+            part: share * ((attack.values[part] or 0.0) - (values.get(part) or 0.0)) for part, share in self.mix.shares.items()
         }
         return {
             "question": self.targets[index].question,
-            "honest": right.text,
+            "honest": right.text if right else None,
             "attack": attack.text,
             "reward": attack.reward,
-            "honest_reward": right.reward,
+            "honest_reward": float(self.total[honest][index]),
             "part": max(paid, key=lambda part: paid[part]),
         }
 
@@ -224,17 +224,24 @@ def _auc(honest: np.ndarray, attack: np.ndarray) -> float | None:
 _HONEST = {"reference": "the reference", "paraphrase": "the paraphrase", "samples": "the SFT model's samples"}
 
 
+def _broken(row: Mapping[str, Any], limits: Mapping[str, float | None]) -> list[tuple[str, float]]:
+    """The limits that an attack breaks, as (what it is held against, limit); only blind ones are held against anything but the
+    reference.
+    """
+    return [
+        (honest, limit)
+        for honest, limit in limits.items()
+        if (honest == "reference" or row["is_blind"]) and limit is not None and (row[f"beats_{honest}"]["mean"] or 0) > limit
+    ]
+
+
 def _failures(row: Mapping[str, Any], limits: Mapping[str, float | None]) -> list[str]:
-    """One sentence for each limit that an attack breaks; only blind ones are held against anything but the reference."""
-    found = []
-    for honest, limit in limits.items():
-        share = row[f"beats_{honest}"]["mean"]
-        counts = honest == "reference" or row["is_blind"]
-        if counts and limit is not None and share is not None and share > limit:
-            found.append(
-                f"{row['label']} earns as much as {_HONEST[honest]} in {share:.0%} of the records, more than {limit:.0%}"
-            )
-    return found
+    """One sentence for each limit that an attack breaks."""
+    return [
+        f"{row['label']} earns as much as {_HONEST[honest]} in {row[f'beats_{honest}']['mean']:.0%} of the records, "
+        f"more than {limit:.0%}"
+        for honest, limit in _broken(row, limits)
+    ]
 
 
 def _or_nan(value: float | None) -> float:

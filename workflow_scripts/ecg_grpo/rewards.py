@@ -197,8 +197,7 @@ class RewardMix:
     def contributions(self, values: Values) -> dict[str, float]:
         """What every weighted part adds to the reward, before its weight: its value times the gates.
 
-        The weights of parts without a value are shared out among the others, so that a judge that did not answer costs a text
-        nothing against another one.
+        The weights of parts without a value are shared out among the others.
         """
         factor = self.factor(values)
         known = math.fsum(share for name, share in self.shares.items() if values[name] is not None)
@@ -247,8 +246,23 @@ class _Remembering:
 
     def __call__(self, cases: list[Case]) -> list[Values]:
         if cases != self._cases:
-            self._cases, self._values = cases, self.mix.values(cases)
+            self._cases, self._values = cases, _alike_in_groups(cases, self.mix.values(cases))
         return self._values
+
+
+def _alike_in_groups(cases: Sequence[Case], values: Sequence[Values]) -> list[Values]:
+    """The values without those of parts that say nothing of some text of the same question.
+
+    Completions of a question are compared with one another. Where a judge answered for some of them only, the others would lose
+    or win by its silence, since the parts that are left have another level.
+    """
+    silent: dict[tuple[str, str], set[str]] = {}
+    for case, found in zip(cases, values, strict=True):
+        silent.setdefault((case.question, case.reference), set()).update(name for name, value in found.items() if value is None)
+    return [
+        {name: None if name in silent[case.question, case.reference] else value for name, value in found.items()}
+        for case, found in zip(cases, values, strict=True)
+    ]
 
 
 def _trl_reward(
