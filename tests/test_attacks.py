@@ -28,6 +28,8 @@ def test_there_are_enough_of_them_and_most_apply() -> None:
             "unclosed_reasoning",
             "keywords",
             "fragment",
+            "padded_fragment",
+            "denied",
             "repeated",
             "polarity",
             "numbers",
@@ -54,6 +56,8 @@ def test_an_attack_that_says_the_reference_is_none() -> None:
 def test_a_fragment_is_a_third_and_keywords_carry_content() -> None:
     texts = texts_of(TARGET)
     assert texts["fragment"] == "No, a QRS of at least 120"
+    assert texts["padded_fragment"] == f"{texts['fragment']} {TARGET.question} Is a"
+    assert len(texts["padded_fragment"].split()) == len(TARGET.reference.split())
     assert "the" not in texts["keywords"].split(", ")
     assert "QRS" in texts["keywords"].split(", ")
 

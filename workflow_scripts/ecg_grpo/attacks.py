@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 from ecg_grpo.concepts import terms
 from ecg_grpo.counterfactuals import COUNTERFACTUALS
@@ -79,6 +80,16 @@ def _fragment(target: Target) -> str | None:
     return " ".join(words[:kept]) if kept < len(words) else None
 
 
+def _padded_fragment(target: Target) -> str | None:
+    """The fragment, and the question's words after it until it is as long as the reference."""
+    fragment = _fragment(target)
+    if fragment is None:
+        return None
+    kept = fragment.split()
+    padding = islice(cycle(target.question.split()), len(target.reference.split()) - len(kept))
+    return " ".join([*kept, *padding])
+
+
 def _echo_with_phrase(target: Target) -> str:
     return f"{target.phrase} {target.question}"
 
@@ -126,6 +137,12 @@ ATTACKS: dict[str, Attack] = {
     ),
     "keywords": Attack("Its keywords", _keywords, False, "The reference's content words, in the order of the alphabet"),
     "fragment": Attack("Fragment", _fragment, False, "The first third of the reference"),
+    "padded_fragment": Attack(
+        "Padded fragment", _padded_fragment, False, "The first third of the reference, filled up with the question's words"
+    ),
+    "denied": Attack(
+        "Denied", lambda target: f"{target.reference} That is false.", False, "The reference, and that it is false"
+    ),
     "repeated": Attack("Three times", lambda target: " ".join([target.reference] * 3), False, "The reference three times over"),
     "reference_and_dump": Attack(
         "Reference among others",
