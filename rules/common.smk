@@ -16,7 +16,6 @@ RULES_WITH_NEEDS    the rules that asked for them: all but the named targets
 provenance_of       a stage's provenance file, which `snakemake --report` shows
 """
 
-import json
 import sys
 
 if f"{workflow.basedir}/workflow_scripts" not in sys.path:

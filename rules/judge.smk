@@ -5,7 +5,6 @@ Outputs: evaluation/<system>/judge.parquet, evaluation/judge_{pairs,replies}.par
 Steps:   grade single answers by a rubric; compare pairs of answers in both orders; count what went wrong
 """
 
-import json
 from itertools import combinations
 
 JUDGE = SETTINGS.evaluation.judge
