@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -73,6 +75,16 @@ def example(tmp_path: Path, how: str) -> dict[str, object]:
     }
 
 
+SNAKEFILE = """
+rule example:
+    input: "in.txt"
+    output: "out.txt"
+    log: "logs/log.txt"
+    params: how=config["how"]
+    shell: "{config[python]} example.py --in {input} --out {output} --how {params.how} --log {log}"
+"""
+
+
 def run_example(tmp_path: Path, how: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(**example(tmp_path, how), capture_output=True, text=True, check=False)
 
@@ -131,6 +143,49 @@ def test_a_stage_that_still_runs_is_not_started_beside_itself(tmp_path: Path) ->
     assert f"an earlier process of this stage still runs and writes to it (process {earlier.pid} on " in second.stderr
     assert not (tmp_path / "out.txt").exists()
     assert run_example(tmp_path, "well").returncode == 0, "now it is gone"
+
+
+def test_a_second_snakemake_does_not_start_a_job_that_still_runs(tmp_path: Path) -> None:
+    """Snakemake deletes a job's log before the job, and what holds the log with it."""
+    (tmp_path / "Snakefile").write_text(SNAKEFILE)
+    run = {name: value for name, value in example(tmp_path, "").items() if name != "args"}
+    run["env"] = os.environ | run["env"] | {"PATH": os.environ["PATH"]}
+
+    def snakemake(*arguments: str) -> list[str]:
+        return ["snakemake", "--cores", "1", *arguments, "--config", f"python={sys.executable}"]
+
+    first = subprocess.Popen(
+        [*snakemake(), "how=long"], **run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        log = tmp_path / "logs/log.txt"
+        while not log.exists() or "from a library" not in log.read_text():
+            assert first.poll() is None
+            time.sleep(0.05)
+        first.kill()
+        first.wait()
+        subprocess.run([*snakemake("--unlock"), "how=well"], **run, capture_output=True, check=True)
+        second = subprocess.run([*snakemake(), "how=well"], **run, capture_output=True, text=True, check=False)
+        assert second.returncode == 1
+        assert "logs/log.txt: an earlier process of this stage still runs" in second.stderr
+        assert "from a library" in log.read_text(), "the log of what still runs is in its place"
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+    assert not (tmp_path / "out.txt").exists()
+    subprocess.run([*snakemake(), "how=well"], **run, capture_output=True, check=True)
+    assert (tmp_path / "out.txt").read_text() == "result"
+
+
+def test_a_log_that_was_copied_is_made_anew(tmp_path: Path) -> None:
+    """A copy of a run's folder has the log and its hidden name as two files, or only one of them."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/log.txt").write_text("copied\n")
+    (tmp_path / "logs/.log.txt.lock").write_text("copied\n")
+    for _ in range(2):
+        assert run_example(tmp_path, "well").returncode == 0
+        lines = (tmp_path / "logs/log.txt").read_text().splitlines()
+        assert lines[0].startswith("process ")
+        assert sorted(lines[1:]) == ["from a library", "printed"]
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:

@@ -451,7 +451,7 @@ def test_a_refusal_is_one_line_and_nothing_is_written(workplace: Workplace) -> N
         (line,) = run.stderr.splitlines()
         assert line.startswith("export_verl: error: ")
         assert message in line
-        assert [file.name for file in (workplace.folder / FOLDER / name).iterdir()] == ["export.log"]
+        assert [file.name for file in (workplace.folder / FOLDER / name).glob("[!.]*")] == ["export.log"]
 
 
 @pytest.mark.pipeline
@@ -470,7 +470,7 @@ def test_the_workflow_exports_what_it_trains_on(finished_copy: Project) -> None:
 
 def test_twice_gives_the_same_bytes(exported: dict[str, Path], workplace: Workplace, tmp_path: Path) -> None:
     settings = RUNS["production"]
-    before = {file.name: file.read_bytes() for file in exported["production"].iterdir() if file.suffix != ".log"}
+    before = {file.name: file.read_bytes() for file in exported["production"].glob("[!.]*") if file.suffix != ".log"}
     assert len(before) == 8
     workplace.export("production", settings.grpo.as_json(), settings.reward_in_use.as_json())
     for name, content in before.items():

@@ -209,16 +209,18 @@ class Stage:
         """The log, emptied, locked for as long as this process or one that it started lives.
 
         A Snakemake that was killed with SIGKILL leaves its jobs running. The next one would start the same job beside them, in
-        the same scratch directory.
+        the same scratch directory. It deletes the job's log first, so the file that is locked has a second, hidden name.
         """
-        stream = log.open("a", encoding="utf-8")
+        hidden = log.with_name(f".{log.name}.lock")
+        stream = hidden.open("a", encoding="utf-8")
+        _name_too(hidden, log)
         deadline = time.monotonic() + _SECONDS_TO_END
         while True:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    holder = log.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+                    holder = hidden.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
                     self.fail(
                         f"{log}: an earlier process of this stage still runs and writes to it ({holder}). "
                         "Wait until it ends, or end it with kill"
@@ -248,6 +250,17 @@ class Stage:
             with suppress(OSError):
                 print(line, file=self.terminal, flush=True)
         raise SystemExit(1)
+
+
+def _name_too(file: Path, name: Path) -> None:
+    """Makes `name` a second name of a file that is written to."""
+    if name.is_file():
+        name.unlink()
+    with suppress(FileExistsError):  # another process of this stage did the same meanwhile
+        try:
+            name.hardlink_to(file)
+        except OSError:  # a file system without hard links
+            name.symlink_to(file.name)
 
 
 def _is_anothers_end(error: BaseException) -> bool:
