@@ -571,7 +571,7 @@ def test_an_export_that_fails_its_check_takes_no_place(run: Path, tmp_path: Path
     write_split(leaky / "data/train.parquet", "train", [*TRAIN, HELD_OUT[0] | {"id": "EBK-00009"}])
     message = refused(export_of(leaky, leaky / "export"), leaky / "export")
     assert "ecg_bench: 1 test questions stand among the training rows" in message
-    assert not [file for file in leaky.iterdir() if file.name.startswith(".")]
+    assert not list(leaky.glob(".export*"))
 
 
 def test_prompts_with_two_system_prompts_are_refused(run: Path, tmp_path: Path) -> None:
