@@ -257,6 +257,16 @@ def vllm_environment() -> dict[str, str]:
 
 
 @pytest.fixture
+def in_own_mounts() -> list[str]:
+    """A command before another one, which may then mount file systems that nobody else sees."""
+    command = ["unshare", "-rm"]
+    allowed = subprocess.run([*command, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False)
+    if allowed.returncode:
+        pytest.skip("this user may not mount file systems")
+    return command
+
+
+@pytest.fixture
 def project(tmp_path: Path, tiny_model: Path) -> Project:
     """A fresh copy of the project with the tiny configuration and no results."""
     copy = copy_project(tmp_path / "project")

@@ -104,11 +104,10 @@ def test_killed_at_random_moments(finished: Project, project: Project) -> None:
     assert min(happened.get(whom, 0) for whom in ("snakemake", "job", "group")) >= KILLS // 10
 
 
-def test_a_disk_that_is_full_again_and_again(finished: Project, project: Project, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_again_and_again(
+    finished: Project, project: Project, tmp_path: Path, in_own_mounts: list[str]
+) -> None:
     """The results are on a real file system with too little room, which is given a little more after every failure."""
-    allowed = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False)
-    if allowed.returncode:
-        pytest.skip("this user may not mount file systems")
     needed = sum(file.stat().st_size for file in finished.results().rglob("*") if file.is_file()) // 1024
     (tmp_path / "readable.py").write_text(READABLE)
     commands = f"""
@@ -121,7 +120,7 @@ def test_a_disk_that_is_full_again_and_again(finished: Project, project: Project
         done
         cp -a results {tmp_path}/copied
     """
-    subprocess.run(["unshare", "-rm", "bash", "-c", commands], cwd=project.folder, check=False)
+    subprocess.run([*in_own_mounts, "bash", "-c", commands], cwd=project.folder, check=False)
     assert (tmp_path / "unreadable").read_text() == ""
     failures = sorted(tmp_path.glob("*.txt"), key=lambda file: int(file.stem))[:-1]
     stages = set()
@@ -129,6 +128,8 @@ def test_a_disk_that_is_full_again_and_again(finished: Project, project: Project
         text = file.read_text()
         lines = [line for line in text.splitlines() if ": error: " in line]
         assert "Traceback" not in text
+        # What Snakemake writes itself, the disk may be too full for too; then it says so without an error in a rule.
+        assert lines or "Error in rule" not in text, text
         for line in lines:
             assert "No space left" in line or "no room" in line, line
             assert "Make room and run snakemake again" in line, line

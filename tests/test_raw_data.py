@@ -307,7 +307,7 @@ class Place:
         arguments = argparse.Namespace(
             files=self.files(*codes), scratch=self.folder / "scratch", settings=settings.as_json(), threads=1
         )
-        stage = Stage("fetch_raw_data", 1, None)
+        stage = Stage("fetch_raw_data", 1)
         fetch_raw_data(arguments, stage)
         facts = stage.facts["files"]
         for file in arguments.files:

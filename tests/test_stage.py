@@ -36,6 +36,11 @@ def example(arguments, stage):
         raise InputError("file.json: row 3", "key 'A' is missing", "Mend the row.")
     if arguments.how == "defect":
         raise ZeroDivisionError("oops")
+    if arguments.how.startswith("prints "):
+        print("x" * 5000, flush=arguments.how == "prints now")
+    if arguments.how == "no room elsewhere":
+        os.write(2, b"x" * 5000)
+        raise OSError(28, "No space left on device")
     if arguments.how == "long":
         time.sleep(60)
     if arguments.how == "other input":
@@ -129,6 +134,31 @@ def test_a_defect_is_one_line_too_and_its_traceback_is_in_the_log(tmp_path: Path
     assert run.stderr.count("\n") == 1
     assert "ZeroDivisionError: oops" in run.stderr
     assert "Traceback" in (tmp_path / "logs/log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "how"),
+    [
+        ("size=4k,nr_inodes=1", "well"),
+        ("size=4k", "well"),
+        ("size=8k", "prints now"),
+        ("size=8k", "prints later"),
+        ("size=8k", "no room elsewhere"),
+    ],
+    ids=["no log", "an empty log", "the log fills up", "the log fills up at the end", "no room for anything"],
+)
+def test_a_disk_without_room_for_the_log_is_one_line_too(
+    tmp_path: Path, in_own_mounts: list[str], options: str, how: str
+) -> None:
+    run = example(tmp_path, how)
+    (tmp_path / "logs").mkdir()
+    mount = f'mount -t tmpfs -o {options} none logs; head -c 4096 /dev/zero 2>/dev/null >logs/other; exec "$@"'
+    run["args"] = [*in_own_mounts, "bash", "-c", mount, "bash", *run["args"]]
+    ended = subprocess.run(**run, capture_output=True, text=True, check=False)
+    assert ended.returncode != 0
+    assert "No space left on device. Make room and run snakemake again." in ended.stderr
+    assert ended.stderr.startswith("example: error: ")
+    assert ended.stderr.count("\n") == 1, ended.stderr
 
 
 def test_a_stage_that_still_runs_is_not_started_beside_itself(tmp_path: Path) -> None:

@@ -91,24 +91,27 @@ class StageParser(argparse.ArgumentParser):
             os.environ[variable] = str(arguments.threads)
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         os.environ["TQDM_DISABLE"] = "1"  # libraries' bars fill a log with control characters
-        stage = Stage(self.stage, arguments.threads, arguments.log)
+        stage = Stage(self.stage, arguments.threads)
         started = time.monotonic()
         try:
+            if arguments.log is not None:
+                stage.write_to(arguments.log)
             is_traced = arguments.provenance and stage.is_first_process
             origin = self._origin(arguments) if is_traced else {}
             self._compute_or_fetch(function, arguments, stage)
             if is_traced:
                 self._write_provenance(arguments, stage, origin, time.monotonic() - started)
+            sys.stdout.flush()  # a log without room for the rest is not noticed any later
         except InputError as error:
             stage.fail(str(error))
         except OSError as error:
-            traceback.print_exc()
+            stage.say_traceback()
             what_to_do = f" {_MAKE_ROOM}" if error.errno == errno.ENOSPC else ""
             stage.fail(f"{error.filename or 'file system'}: {error.strerror or error}.{what_to_do}")
         except Exception as error:  # the one place that turns a defect into a line; the log has the traceback
             if arguments.log is None:
                 raise
-            traceback.print_exc()
+            stage.say_traceback()
             if os.strerror(errno.ENOSPC) in str(error):  # some libraries do not raise it as an OSError
                 stage.fail(f"file system: {os.strerror(errno.ENOSPC)}. {_MAKE_ROOM}")
             if _is_anothers_end(error):
@@ -186,24 +189,26 @@ class Stage:
         facts: whatever the stage found out that belongs into its provenance (e.g. the number format it chose).
     """
 
-    def __init__(self, name: str, threads: int, log: Path | None) -> None:
+    def __init__(self, name: str, threads: int) -> None:
         self.name, self.threads = name, threads
         self.facts: dict[str, object] = {}
         self.terminal: TextIO = sys.stderr
         self._has_log = False
-        rank = os.environ.get("RANK", "0")  # set by accelerate and torchrun
-        self.is_first_process = rank == "0"
-        if log is not None:
-            if not self.is_first_process:
-                log = log.with_suffix(f".rank{rank}{log.suffix}")
-            log.parent.mkdir(parents=True, exist_ok=True)
-            self.terminal = _open_terminal()
-            stream = self._open_alone(log)
-            self._has_log = True
-            for standard in (sys.stdout, sys.stderr):
-                standard.flush()
-                # The descriptors, not the Python objects: native libraries and child processes print too.
-                os.dup2(stream.fileno(), standard.fileno())
+        self._rank = os.environ.get("RANK", "0")  # set by accelerate and torchrun
+        self.is_first_process = self._rank == "0"
+
+    def write_to(self, log: Path) -> None:
+        """Sends everything that is printed from now on to a log file, of which every process has its own."""
+        if not self.is_first_process:
+            log = log.with_suffix(f".rank{self._rank}{log.suffix}")
+        self.terminal = _open_terminal()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        stream = self._open_alone(log)
+        self._has_log = True
+        for standard in (sys.stdout, sys.stderr):
+            standard.flush()
+            # The descriptors, not the Python objects: native libraries and child processes print too.
+            os.dup2(stream.fileno(), standard.fileno())
 
     def _open_alone(self, log: Path) -> TextIO:
         """The log, emptied, locked for as long as this process or one that it started lives.
@@ -237,18 +242,26 @@ class Stage:
         """One line for the log."""
         print(line, file=sys.stderr, flush=True)
 
+    def say_traceback(self) -> None:
+        """The current error's traceback for the log, if there is one with room."""
+        if self._has_log:
+            with suppress(OSError):
+                traceback.print_exc()
+
     def end_with_the_others(self, message: str) -> None:
         """The end of a process whose fellow ended, with status 1; the terminal has that one's line already."""
-        self.say(f"{self.name}: {message}")
+        with suppress(OSError):
+            self.say(f"{self.name}: {message}")
         raise SystemExit(1)
 
     def fail(self, message: str) -> None:
-        """One line for the log and for the terminal, then the end of the process with status 1."""
+        """One line for the terminal and, if there is room, for the log, then the end of the process with status 1."""
         line = f"{self.name}: error: {message}"
-        self.say(line)
+        with suppress(OSError):
+            print(line, file=self.terminal, flush=True)
         if self._has_log:
             with suppress(OSError):
-                print(line, file=self.terminal, flush=True)
+                self.say(line)
         raise SystemExit(1)
 
 
