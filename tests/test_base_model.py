@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,25 +37,28 @@ LLAMA_TEMPLATE = (
 PLAIN_LLAMA_3 = ROOT / "resources/chat_templates/llama-3.jinja"
 
 
-def fetch(tmp_path: Path, settings: dict, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
+def program(tmp_path: Path, settings: dict, *arguments: str, **environment: str) -> dict[str, object]:
+    """The program's command and environment, for `subprocess`."""
+    return {
+        "args": [
             *(sys.executable, ROOT / "workflow_scripts/fetch_base_model.py", "--settings", json.dumps(settings), *arguments),
             *("--manifest", tmp_path / "base_model/manifest.json", "--scratch", tmp_path / "scratch"),
             *("--log", tmp_path / "log.txt", "--threads", CORES),
         ],
-        env={**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+        "env": {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", **environment},
+    }
+
+
+def fetch(tmp_path: Path, settings: dict, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    started = program(tmp_path, settings, *arguments, **environment)
+    return subprocess.run(**started, capture_output=True, text=True, check=False)
 
 
 def refused(tmp_path: Path, run: subprocess.CompletedProcess[str]) -> str:
     assert run.returncode == 1
     assert run.stderr.count("\n") == 1, run.stderr
     assert not (tmp_path / "base_model").exists()
-    assert not list((tmp_path / "scratch").iterdir())
+    assert len(list((tmp_path / "scratch").glob("*"))) <= 1, "what was downloaded for the same model"
     return run.stderr
 
 
@@ -62,6 +66,11 @@ class Hub(BaseHTTPRequestHandler):
     """As much of the hub as a download needs: one open repository, one gated, nothing else."""
 
     folder: Path
+    address: str
+    sent: list[str]
+    """The names of the files that were sent."""
+    stops: bool
+    """Whether the weights stop half way."""
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -92,6 +101,8 @@ class Hub(BaseHTTPRequestHandler):
         prefix = f"/open/tiny/resolve/{REVISION}/"
         if path.startswith(prefix) and (self.folder / path.removeprefix(prefix)).is_file():
             data = (self.folder / path.removeprefix(prefix)).read_bytes()
+            if self.command == "GET":
+                self.sent.append(path.removeprefix(prefix))
             return self._send(200, data, {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": REVISION})
         return self._send(404, b"", {"X-Error-Code": "RepoNotFound" if "/api/" in path else "EntryNotFound"})
 
@@ -101,21 +112,33 @@ class Hub(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        if self.command == "HEAD":
+            return
+        if self.stops and len(body) > 100_000:
+            self.wfile.write(body[: len(body) // 2])
+            self.wfile.flush()
+            time.sleep(60)
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         pass
 
 
 @pytest.fixture
-def hub(tiny_model: Path, tmp_path: Path) -> Iterator[str]:
-    """A hub on this machine whose repository open/tiny is the tiny model; yields its address."""
-    handler = type("TinyHub", (Hub,), {"folder": tiny_model})
+def tiny_hub(tiny_model: Path) -> Iterator[type[Hub]]:
+    """A hub on this machine whose repository open/tiny is the tiny model."""
+    handler = type("TinyHub", (Hub,), {"folder": tiny_model, "sent": [], "stops": False})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    handler.address = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
+    yield handler
     server.shutdown()
+
+
+@pytest.fixture
+def hub(tiny_hub: type[Hub]) -> str:
+    """Its address."""
+    return tiny_hub.address
 
 
 def from_hub(repository: str, revision: str = REVISION) -> dict:
@@ -128,6 +151,25 @@ def test_a_repository_of_the_hub(hub: str, tmp_path: Path) -> None:
     folder = model_directory(tmp_path / "base_model" / "manifest.json")
     generation = json.loads((folder / "generation_config.json").read_text())
     assert generation["do_sample"] is False
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_a_killed_download_goes_on_and_is_not_left_behind(tiny_hub: type[Hub], tmp_path: Path) -> None:
+    tiny_hub.stops = True
+    settings = from_hub("open/tiny")
+    with subprocess.Popen(**program(tmp_path, settings, HF_ENDPOINT=tiny_hub.address)) as killed:
+        while "model.safetensors" not in tiny_hub.sent or not list((tmp_path / "scratch").rglob("tokenizer.json")):
+            assert killed.poll() is None
+            time.sleep(0.05)
+        killed.kill()
+    assert list((tmp_path / "scratch").rglob("*.incomplete"))
+    tiny_hub.stops = False
+    refused(tmp_path, fetch(tmp_path, settings | {"pad_token": "<|nowhere|>"}, HF_ENDPOINT=tiny_hub.address))
+    assert not list((tmp_path / "scratch").rglob("*.incomplete"))
+    run = fetch(tmp_path, settings, HF_ENDPOINT=tiny_hub.address)
+    assert run.returncode == 0, run.stderr
+    assert tiny_hub.sent.count("tokenizer.json") == 1
+    assert tiny_hub.sent.count("model.safetensors") == 2, "half, whole, and not again for a token that was mended"
     assert not list((tmp_path / "scratch").iterdir())
 
 

