@@ -41,7 +41,11 @@ rule train_grpo:
         settings=SETTINGS.grpo.as_json(),
         reward=SETTINGS.reward_in_use.as_json(),
         code=code_fingerprint("workflow_scripts/train_grpo.py"),
-        metrics_code=code_fingerprint("workflow_scripts/ecg_grpo/metrics.py") if SETTINGS.grpo.validation else "",
+        metrics_code=(
+            code_fingerprint("workflow_scripts/ecg_grpo/metrics.py", "workflow_scripts")
+            if SETTINGS.grpo.validation
+            else ""
+        ),
         scratch=SCRATCH,
         tensorboard=f"{TENSORBOARD}/train_grpo",
     message:

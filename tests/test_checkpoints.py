@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
+import train_grpo
 from ecg_grpo.checkpoints import COMPLETE, last_checkpoint, mark_complete, remove_checkpoints_after, scratch_directory
+from ecg_grpo.settings.grpo import GRPOSettings, ValidationSettings
 
 PROGRAM = ROOT / "workflow_scripts/train_grpo.py"
 
@@ -67,3 +71,19 @@ def test_scratch_belongs_to_settings_number_format_and_inputs(tmp_path: Path) ->
     others.append(scratch_directory(tmp_path / "scratch", PROGRAM, "{}", "float32", [file]))
     assert len({first, *others}) == 4
     assert list((tmp_path / "scratch").iterdir()) == [others[-1]], "what a changed training left is removed"
+
+
+def test_checkpoints_of_a_training_that_validates_belong_to_what_the_metrics_code_means(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(ROOT / "workflow_scripts/ecg_grpo", tmp_path / "scripts/ecg_grpo")
+    (tmp_path / "resources").symlink_to(ROOT / "resources")
+    monkeypatch.setattr(train_grpo, "METRICS_MODULE", tmp_path / "scripts/ecg_grpo/metrics.py")
+    arguments = Namespace(settings="{}", reward="{}")
+    validating = GRPOSettings(validation=ValidationSettings(eval_steps=50))
+    alone, before = (train_grpo.what_it_is_told(arguments, settings) for settings in (GRPOSettings(), validating))
+    for name, added, changes in (("metrics", "# why\n", False), ("meteor", "# why\n", False), ("meteor", "x = 1\n", True)):
+        file = tmp_path / f"scripts/ecg_grpo/{name}.py"
+        file.write_text(file.read_text() + added)
+        assert (train_grpo.what_it_is_told(arguments, validating) != before) is changes, (name, added)
+    assert train_grpo.what_it_is_told(arguments, GRPOSettings()) == alone

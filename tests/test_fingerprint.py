@@ -42,6 +42,14 @@ def test_it_changes_with_meaning_only(program: Path, file: str, content: str, ch
     assert (code_fingerprint(program) != before) is changes
 
 
+def test_modules_are_looked_for_in_the_folder_that_is_named(program: Path) -> None:
+    module = program.parent / "package/one.py"
+    module.write_text("from package.two import g\n")
+    before = code_fingerprint(module, program.parent)
+    (program.parent / "package/two.py").write_text("def g():\n    return 3\n")
+    assert code_fingerprint(module, program.parent) != before
+
+
 def test_help_texts_and_descriptions_do_not_count(program: Path) -> None:
     program.write_text('f(x, help="a", description="b")\n')
     before = code_fingerprint(program)

@@ -31,6 +31,11 @@ def test_the_metrics_code_belongs_to_grpo_only_where_it_validates(finished_copy:
     finished_copy.configure(grpo={"validation": {"eval_steps": 2, "prompts": 8, "per_device_eval_batch_size": 8}})
     finished_copy.snakemake("results/demo/grpo/checkpoint/manifest.json")
     assert finished_copy.jobs("results/demo/grpo/checkpoint/manifest.json") == set()
+    imported = finished_copy.folder / "workflow_scripts/ecg_grpo/meteor.py"
+    text = imported.read_text()
+    imported.write_text(text + "_UNUSED = 1\n")
+    assert finished_copy.jobs("results/demo/grpo/checkpoint/manifest.json") == {"train_grpo"}
+    imported.write_text(text)
     code = '_ROUGE["rougeL"].score(reference, prediction)["rougeL"].fmeasure'
     finished_copy.edit("workflow_scripts/ecg_grpo/metrics.py", code, "0.0")
     assert finished_copy.jobs("results/demo/grpo/checkpoint/manifest.json") == {"train_grpo"}

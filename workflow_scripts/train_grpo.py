@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from ecg_grpo.batches import require_one_grpo_batch
 from ecg_grpo.checkpoints import scratch_directory
 from ecg_grpo.files import model_directory
+from ecg_grpo.fingerprint import code_fingerprint
 from ecg_grpo.reward_arguments import add_reward_arguments, load_configured_mix
 from ecg_grpo.settings.grpo import GRPOSettings
 from ecg_grpo.stage import Stage, StageParser
@@ -72,6 +73,12 @@ def train_grpo(arguments: argparse.Namespace, stage: Stage) -> None:
         leave_processes()
 
 
+def what_it_is_told(arguments: argparse.Namespace, settings: GRPOSettings) -> str:
+    """Section, reward and, if it validates, the metrics' code: what checkpoints belong to besides inputs and own code."""
+    measured_by = code_fingerprint(METRICS_MODULE, METRICS_MODULE.parents[1]) if settings.validation else ""
+    return arguments.settings + arguments.reward + measured_by
+
+
 def _train(
     arguments: argparse.Namespace, stage: Stage, settings: GRPOSettings, start: Path, rows: list[dict], vllm: dict[str, object]
 ) -> None:
@@ -97,10 +104,8 @@ def _train(
 
     dtype = prepare_device(settings.precision, stage)
     inputs = [arguments.train, arguments.validation, arguments.sft_model, *arguments.launch_files, *arguments.reward_model]
-    if settings.validation is not None:
-        inputs.append(METRICS_MODULE)
     mix = load_configured_mix(arguments, stage, arguments.sft_model)
-    scratch = scratch_directory(arguments.scratch, __file__, arguments.settings + arguments.reward, str(dtype), inputs)
+    scratch = scratch_directory(arguments.scratch, __file__, what_it_is_told(arguments, settings), str(dtype), inputs)
     validation, evaluated, metric = settings.validation, None, None
     while_training: dict[str, object] = {"eval_strategy": "no"}
     if validation is not None:

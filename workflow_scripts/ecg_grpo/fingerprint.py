@@ -14,12 +14,12 @@ from typing import NamedTuple
 from ecg_grpo.files import sha256_of
 
 
-def code_fingerprint(program: str | Path) -> str:
+def code_fingerprint(program: str | Path, folder: str | Path | None = None) -> str:
     """SHA-256 over `code_files`, 64 hexadecimal digits: another one means that the stage must run again."""
-    return hashlib.sha256(json.dumps(code_files(program), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(code_files(program, folder), sort_keys=True).encode()).hexdigest()
 
 
-def code_files(program: str | Path) -> dict[str, str]:
+def code_files(program: str | Path, folder: str | Path | None = None) -> dict[str, str]:
     """What a program's result depends on: itself, every module beside it that it imports, directly or not, and their resources.
 
     Comments, docstrings, help texts, descriptions and the layout of the source do not count, nor does the time at
@@ -27,21 +27,23 @@ def code_files(program: str | Path) -> dict[str, str]:
     `ecg_grpo.resources.resource`, as it is.
 
     Args:
-        program: path of the program; modules are looked for in its folder, resources in `resources/` beside that.
+        program: path of the program, or of a module of one.
+        folder: where modules are looked for, and resources in `resources/` beside it; None: the program's folder.
 
     Returns:
-        Path from the folder above the program's, and SHA-256 of what the file means.
+        Path from the folder above that, and SHA-256 of what the file means.
 
     Raises:
         SyntaxError: a module does not parse.
     """
     program = Path(program).resolve()
-    project = program.parents[1]
-    sources = {program: _source(program, program.parent, program.stat().st_mtime_ns)}
+    folder = program.parent if folder is None else Path(folder).resolve()
+    project = folder.parent
+    sources = {program: _source(program, folder, program.stat().st_mtime_ns)}
     unread = [program]
     while unread:
         for file in sources[unread.pop()].imports - sources.keys():
-            sources[file] = _source(file, program.parent, file.stat().st_mtime_ns)
+            sources[file] = _source(file, folder, file.stat().st_mtime_ns)
             unread.append(file)
     found = {str(file.relative_to(project)): source.meaning for file, source in sources.items()}
     for name in {name for source in sources.values() for name in source.resources}:
@@ -63,7 +65,7 @@ class _Source(NamedTuple):
 
     Attributes:
         meaning: SHA-256 of what it means to the interpreter.
-        imports: files below the program's folder that it imports itself, those of their packages included.
+        imports: files below the folder of modules that it imports itself, those of their packages included.
         resources: files below resources/ that it names.
     """
 
