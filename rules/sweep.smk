@@ -13,15 +13,16 @@ sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
 
 from ecg_grpo.errors import InputError
 from ecg_grpo.fingerprint import code_fingerprint
-from ecg_grpo.settings.scoring import ComparisonSettings
+from ecg_grpo.settings.run import load_settings
 from ecg_grpo.settings.section import rule_parameter
 from ecg_grpo.sweep import runs_of, shared
 
 try:
     RUNS = runs_of(config)
+    first = next(iter(RUNS.values()))
+    COMPARISON = load_settings(first.configuration, [str(file) for file in workflow.configfiles]).evaluation.comparison
     SHARED = shared(RUNS)
-    COMPARISON = ComparisonSettings.model_validate(config["evaluation"]["comparison"])
-except (InputError, ValueError) as error:
+except InputError as error:
     sys.exit(f"configuration error: {error}")
 
 SWEEP = f"results/{config['run']}/sweep"

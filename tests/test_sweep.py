@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
@@ -70,6 +71,13 @@ def test_a_value_added_later_leaves_the_other_runs_as_they_are(seeds: list[int],
         ({"run": ["a"]}, "sweep.run: cannot differ"),
         ({"resources.train_grpo": [{}]}, "sweep.resources.train_grpo: cannot differ"),
         ({"evaluation.split": ["test", "validation"]}, "sweep.evaluation.split: cannot differ"),
+        ({"evaluation": [{"split": "train"}, {"split": "test"}]}, "sweep.evaluation: evaluation.split cannot differ"),
+        ({1: [1, 2]}, "sweep.1: is not the path to a setting"),
+        (
+            {"base_model.chat_date": [date(2024, 7, 26), date(2024, 7, 27)]},
+            "sweep.base_model.chat_date: has a value that no setting can have (Object of type date is not JSON serializable)",
+        ),
+        ({"evaluation.models": [{1: "a", "b": "c"}]}, "sweep.evaluation.models: has a value that no setting can have"),
         ({"grpo.seed": list(range(40)), "sft.seed": list(range(40))}, "sweep: stands for 1600 runs"),
     ],
 )
@@ -171,6 +179,28 @@ def test_a_wrong_value_is_named(project: Project) -> None:
     assert run.returncode == 1
     assert "configuration error: " in run.stderr
     assert "grpo.learning_rat" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"evaluation": None}, "config/config.yaml: evaluation: "),
+        (
+            {"evaluation": {"comparison": {"confidence": 2, "resamples": "abc"}}},
+            "config/config.yaml: evaluation.comparison.confidence: ",
+        ),
+        ({"base_model": {"chat_date": date(2024, 7, 26)}}, "config/config.yaml: base_model.chat_date: "),
+    ],
+    ids=["no section", "two wrong values", "a date"],
+)
+def test_what_is_wrong_beside_the_sweep_is_one_line(project: Project, sections: dict, expected: str) -> None:
+    project.configure(sweep={"grpo.seed": [1, 2]}, **sections)
+    run = project.snakemake("--dry-run", check=False)
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1].startswith(f"configuration error: {expected}")
+    assert run.stderr.count("configuration error") == 1
     assert "Traceback" not in run.stderr
 
 

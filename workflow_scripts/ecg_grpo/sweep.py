@@ -42,7 +42,8 @@ def runs_of(configuration: Mapping[str, Any]) -> dict[str, SweptRun]:
         Runs by name, the last key's values changing fastest.
 
     Raises:
-        InputError: a key that does not lead anywhere, no values, the same value twice, or more than MOST_RUNS runs.
+        InputError: a key that does not lead anywhere, no values, one that is no JSON, the same value twice, or more than
+            MOST_RUNS runs.
     """
     swept = configuration["sweep"]
     if not isinstance(swept, Mapping):
@@ -51,11 +52,22 @@ def runs_of(configuration: Mapping[str, Any]) -> dict[str, SweptRun]:
         )
     count = 1
     for key, values in swept.items():
+        if not isinstance(key, str):
+            raise InputError(f"sweep.{key}", "is not the path to a setting", "For example grpo.seed.")
         if not isinstance(values, list) or not values:
             raise InputError(f"sweep.{key}", "is not a list of values", "For example [1, 2]; take the key out to sweep less.")
-        if any(f"{key}.".startswith(f"{section}.") for section in _NOT_SWEPT):
-            raise InputError(f"sweep.{key}", "cannot differ between the runs of a sweep", "Take it out.")
-        written = [json.dumps(value, sort_keys=True) for value in values]
+        for section in _NOT_SWEPT:
+            within = section.removeprefix(f"{key}.")
+            if f"{key}.".startswith(f"{section}."):
+                raise InputError(f"sweep.{key}", "cannot differ between the runs of a sweep", "Take it out.")
+            if within != section and any(_get(value, within) is not None for value in values):
+                raise InputError(f"sweep.{key}", f"{section} cannot differ between the runs of a sweep", "Take it out.")
+        try:
+            written = [json.dumps(value, sort_keys=True) for value in values]
+        except TypeError as error:
+            raise InputError(
+                f"sweep.{key}", f"has a value that no setting can have ({error})", "Put text that looks like a date in quotes."
+            ) from None
         if len(set(written)) < len(written):
             raise InputError(f"sweep.{key}", "has a value twice", "Take one out.")
         count *= len(values)
@@ -210,8 +222,8 @@ def shared(runs: Mapping[str, SweptRun]) -> dict[str, Shared]:
     return found
 
 
-def _get(configuration: Mapping[str, Any], key: str) -> Any:
-    value: Any = configuration
+def _get(configuration: Any, key: str) -> Any:
+    value = configuration
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
