@@ -50,6 +50,9 @@ try:
         folder = check_model_directory(Path(path), f"evaluation.models.{name}")
         OTHER_MODEL_FILES[name] = sorted(str(file) for file in folder.iterdir() if file.is_file())
     ENDPOINTS = SETTINGS.evaluation.endpoints()
+    for key, file in SETTINGS.named_files():
+        if not Path(file).is_file():
+            raise InputError(key, f"no such file: {file}", "Mend the path; it starts from the folder in which snakemake runs.")
 except InputError as error:
     sys.exit(f"configuration error: {error}")
 

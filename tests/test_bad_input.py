@@ -38,6 +38,31 @@ def test_a_missing_raw_folder(project: Project) -> None:
     assert "data.raw_dir" in message
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.system_prompt", "no/such.txt"),
+        ("base_model.chat_template", "no/such.txt"),
+        ("sft.launch.deepspeed", "no/such.txt"),
+        ("grpo.launch.deepspeed", "no/such.txt"),
+        ("reward_model.training.launch.deepspeed", "no/such.txt"),
+        ("evaluation.ratings", ["README.md", "no/such.txt"]),
+    ],
+)
+def test_a_missing_file_that_the_configuration_names(project: Project, key: str, value: object) -> None:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    project.configure(**value)
+    message = refusal(project, "--dry-run")
+    assert message.splitlines()[-1].startswith(f"configuration error: {key}: no such file: no/such.txt. ")
+
+
+def test_a_missing_system_prompt_of_models_that_reason(project: Project) -> None:
+    project.configure(data={"system_prompt": "not/read.txt", "reasoning_system_prompt": "no/such.txt"})
+    project.configure(reasoning=True, sft={"max_length": 1200})
+    assert "configuration error: data.reasoning_system_prompt: no such file: no/such.txt" in refusal(project, "--dry-run")
+
+
 def test_a_raw_file_under_another_name(project: Project) -> None:
     folder = project.folder / "resources/sample"
     (folder / "ECG Knowledge (Basic Q&A).json").rename(folder / "ECG Knowledge.json")

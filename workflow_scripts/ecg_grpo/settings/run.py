@@ -128,6 +128,21 @@ class Settings(Section):
         """The text file with the system prompt of every stage."""
         return self.data.reasoning_system_prompt if self.reasoning else self.data.system_prompt
 
+    def named_files(self) -> list[tuple[str, str]]:
+        """Every single file that the run reads because the configuration names it, with the key that does."""
+        prompt = "reasoning_system_prompt" if self.reasoning else "system_prompt"
+        launches = {
+            "sft": self.sft.launch,
+            "reward_model.training": self.reward_model.training.launch,
+            "grpo": self.grpo.launch,
+        }
+        return [
+            (f"data.{prompt}", self.system_prompt),
+            *[("base_model.chat_template", file) for file in [self.base_model.chat_template] if file],
+            *[(f"{section}.launch.deepspeed", file) for section, launch in launches.items() for file in launch.files()],
+            *[("evaluation.ratings", file) for file in self.evaluation.ratings],
+        ]
+
     @property
     def reward_in_use(self) -> RewardInUse:
         """What GRPO pays for, as the stages that compute it are given it."""
