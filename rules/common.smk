@@ -6,6 +6,8 @@ RAW_FILES  the raw files: those of data.raw_dir, or FETCHED_RAW_FILES if it is n
 RAW_HASHES the former's contents: a file that came with an older date than the results (cp -p, unzip) is news all the same
 OTHER_MODEL_FILES   files of those models of evaluation.models that are directories, by name
 REASONING_MODEL_FILES   files of bootstrap_reasoning.model, if it names a directory
+MEANING_MODEL_FILES, EMBEDDING_MODEL_FILES   files of evaluation.meaning.model and of the reward's embedding.model, if they are
+           used and name directories
 ENDPOINTS  those that a server answers for: their sections, by name
 LOGS, BENCHMARKS, PROVENANCE, SCRATCH, TENSORBOARD   folders below it
 STORE      results that runs have in common
@@ -26,6 +28,7 @@ from ecg_grpo.errors import InputError
 from ecg_grpo.files import sha256_of
 from ecg_grpo.fingerprint import code_fingerprint
 from ecg_grpo.raw_files import BY_CODE, find_raw_files
+from ecg_grpo.sentence_model import configured_files
 from ecg_grpo.settings.run import load_settings
 from ecg_grpo.settings.section import rule_parameter
 
@@ -49,10 +52,17 @@ try:
     for name, path in SETTINGS.evaluation.model_directories().items():
         folder = check_model_directory(Path(path), f"evaluation.models.{name}")
         OTHER_MODEL_FILES[name] = sorted(str(file) for file in folder.iterdir() if file.is_file())
+    MEANING_MODEL_FILES, EMBEDDING_MODEL_FILES = [], []
+    if SETTINGS.evaluation.meaning is not None:
+        MEANING_MODEL_FILES = configured_files(SETTINGS.evaluation.meaning.model, "evaluation.meaning.model")
+    if "embedding" in SETTINGS.reward.parts():
+        EMBEDDING_MODEL_FILES = configured_files(SETTINGS.reward.embedding.model, "reward.embedding.model")
     ENDPOINTS = SETTINGS.evaluation.endpoints()
     for key, file in SETTINGS.named_files():
         if not Path(file).is_file():
-            raise InputError(key, f"no such file: {file}", "Mend the path; it starts from the folder in which snakemake runs.")
+            raise InputError(
+                key, f"no such file: {file}", "Mend the path; it starts from the folder in which snakemake runs."
+            )
 except InputError as error:
     sys.exit(f"configuration error: {error}")
 

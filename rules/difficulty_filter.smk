@@ -15,6 +15,7 @@ rule filter_prompts:
         train=f"{RESULTS}/data/train.parquet",
         sft_model=f"{RESULTS}/sft_model/manifest.json",
         reward_model=REWARD_MODEL_USED,
+        embedding_model=EMBEDDING_MODEL_FILES,
     output:
         prompts=f"{RESULTS}/grpo/prompts.parquet",
         difficulty=f"{RESULTS}/grpo/difficulty.parquet",
@@ -47,6 +48,7 @@ rule filter_prompts:
         " --difficulty {output.difficulty:q}"
         " --scratch {params.scratch:q}"
         " --reward-model {input.reward_model:q}"
+        " --embedding-model-files {input.embedding_model:q}"
         " --reward {params.reward:q}"
         " --prompts-per-step {resources.grpo_prompts_per_step}"
         " --settings {params.settings:q}"

