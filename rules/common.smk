@@ -29,10 +29,12 @@ from ecg_grpo.files import sha256_of
 from ecg_grpo.fingerprint import code_fingerprint
 from ecg_grpo.raw_files import BY_CODE, find_raw_files
 from ecg_grpo.sentence_model import configured_files
-from ecg_grpo.settings.run import load_settings
+from ecg_grpo.settings.run import load_settings, refuse_repeated_keys
 from ecg_grpo.settings.section import rule_parameter
 
 try:
+    for file in workflow.configfiles:
+        refuse_repeated_keys(str(file))
     SETTINGS = load_settings(config, [str(file) for file in workflow.configfiles])
     RESULTS = f"results/{SETTINGS.run}"
     FETCHED_RAW_FILES = [f"{RESULTS}/raw/{BY_CODE[code].name}" for code in SETTINGS.raw_data.files]

@@ -13,11 +13,13 @@ sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
 
 from ecg_grpo.errors import InputError
 from ecg_grpo.fingerprint import code_fingerprint
-from ecg_grpo.settings.run import load_settings
+from ecg_grpo.settings.run import load_settings, refuse_repeated_keys
 from ecg_grpo.settings.section import rule_parameter
 from ecg_grpo.sweep import runs_of, shared
 
 try:
+    for file in workflow.configfiles:
+        refuse_repeated_keys(str(file))
     RUNS = runs_of(config)
     first = next(iter(RUNS.values()))
     COMPARISON = load_settings(first.configuration, [str(file) for file in workflow.configfiles]).evaluation.comparison

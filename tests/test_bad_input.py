@@ -25,6 +25,17 @@ def test_a_misspelt_key(project: Project) -> None:
     assert "config/config.yaml: grpo.learnin_rate: no such key" in message
 
 
+@pytest.mark.parametrize("sweep", ["", "sweep: {grpo.seed: [1, 2]}\n"], ids=["alone", "in a sweep"])
+def test_a_key_that_is_written_twice(project: Project, sweep: str) -> None:
+    (project.folder / "mine.yaml").write_text(f"grpo:\n  seed: 1\nsft: {{seed: 1}}\ngrpo:\n  beta: 0.1\n{sweep}")
+    message = refusal(project, "--dry-run", "--configfile", "mine.yaml")
+    (line,) = [line for line in message.splitlines() if line.startswith("configuration error: ")]
+    assert "mine.yaml: grpo: the key is in line 1 and again in line 4, which would replace it. Make one" in line
+    (project.folder / "mine.yaml").write_text(f"grpo:\n  lora: {{r: 8, r: 16}}\n{sweep}")
+    message = refusal(project, "--dry-run", "--configfile", "mine.yaml")
+    assert "mine.yaml: grpo.lora.r: the key is in line 2 and again in line 2" in message
+
+
 def test_a_value_of_the_wrong_type(project: Project) -> None:
     project.configure(sft={"learning_rate": "fast"})
     assert "sft.learning_rate" in refusal(project)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any, Self
 
+import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from ecg_grpo.errors import InputError
@@ -147,6 +150,35 @@ class Settings(Section):
     def reward_in_use(self) -> RewardInUse:
         """What GRPO pays for, as the stages that compute it are given it."""
         return RewardInUse(**self.reward.model_dump(), reasoning=self.reasoning)
+
+
+@cache
+def refuse_repeated_keys(file: str) -> None:
+    """Refuses a configuration file in which a mapping has a key twice: YAML would take the last one and say nothing.
+
+    Raises:
+        InputError: names the file, the key and both lines.
+    """
+    try:
+        _refuse_repeated_keys(file, yaml.compose(Path(file).read_text(encoding="utf-8")), "")
+    except yaml.YAMLError:  # JSON with tabs, which Snakemake has read
+        return
+
+
+def _refuse_repeated_keys(file: str, node: yaml.Node | None, section: str) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for entry in node.value:
+            _refuse_repeated_keys(file, entry, section)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    lines: dict[str, int] = {}
+    for name, value in node.value:
+        key, line = f"{section}{name.value}", name.start_mark.line + 1
+        if key in lines:
+            what = f"the key is in line {lines[key]} and again in line {line}, which would replace it"
+            raise InputError(f"{file}: {key}", what, "Make one of the two.")
+        lines[key] = line
+        _refuse_repeated_keys(file, value, f"{key}.")
 
 
 def load_settings(configuration: Mapping[str, Any], files: list[str]) -> Settings:
