@@ -161,6 +161,22 @@ def test_null_takes_a_part_of_the_reward_out_and_weight_0_only_logs_it() -> None
         ({"evaluation": {"require": ["grpo.rouge_l >= sft.meteor"]}}, "compares two different metrics"),
         ({"evaluation": {"require": ["grpo.rouge >= 0.1"]}}, "names no score"),
         ({"evaluation": {"require": ["grpo.rouge_l >= best.rouge_l"]}}, "best is none of echo"),
+        ({"evaluation": {"require": ["grpo.rating >= 0.5"]}}, "without evaluation.ratings nothing measures it"),
+        ({"evaluation": {"require": ["grpo.judge_clarity >= 0.5"]}}, "without evaluation.judge nothing measures it"),
+        ({"evaluation": {"require": ["grpo.bertscore >= 0.5"], "meaning": None}}, "without evaluation.meaning nothing"),
+        (
+            {"evaluation": {"require": ["grpo.reference_loss <= 2"], "reference_loss": None}},
+            "without evaluation.reference_loss",
+        ),
+        ({"resources": {"train_sft": {"gpu": 2}}}, "resources.train_sft.gpu is 2, but the training takes 1"),
+        (
+            {"resources": {"train_grpo": {"gpu": 4}}, "grpo": {"launch": {"processes": 8}}},
+            "resources.train_grpo.gpu is 4, but the training takes 8",
+        ),
+        (
+            {"resources": {"train_grpo": {"gpu": 1}}, "grpo": {"rollout": "vllm-server", "vllm_tensor_parallel_size": 2}},
+            "resources.train_grpo.gpu is 1, but the training takes 3",
+        ),
         (
             {"grpo": {"dynamic_sampling": "redraw", "gradient_accumulation_steps": 1, "launch": {"processes": 2}}},
             "whole groups",
@@ -181,6 +197,22 @@ def test_what_cannot_work_is_refused_with_its_key(change: dict, expected: str) -
         load_settings(configuration, ["my.yaml"])
     assert str(caught.value).startswith("my.yaml: ")
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"resources": {"train_grpo": {"gpu": 16}}, "grpo": {"launch": {"processes": 16, "machines": 2}}},
+        {"resources": {"train_grpo": {"gpu": 0}}, "grpo": {"launch": {"processes": 2}}},
+        {"resources": {"train_grpo": {"gpu": 2}}, "grpo": {"rollout": "vllm-server"}},
+        {"evaluation": {"require": ["grpo.embedding >= sft.embedding - 0.1", "grpo.rating >= 0.5"], "ratings": ["a.csv"]}},
+    ],
+    ids=["two machines", "processors only", "a server of its own", "scores that are measured"],
+)
+def test_what_belongs_together_is_accepted(change: dict) -> None:
+    configuration = demo()
+    update_config(configuration, change)
+    load_settings(configuration, ["my.yaml"])
 
 
 def test_a_section_survives_the_command_line_and_does_not_depend_on_key_order() -> None:

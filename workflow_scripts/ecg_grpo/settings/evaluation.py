@@ -97,6 +97,14 @@ class EvaluationSettings(Section):
             for system in (requirement.system, requirement.other):
                 if system is not None and system not in systems:
                     raise ValueError(f"require: `{requirement.text}`: {system} is none of {', '.join(systems)}")
+            for section, measured in (
+                ("meaning", ("embedding", "bertscore")),
+                ("reference_loss", ("reference_loss",)),
+                ("judge", ("judge_accuracy", "judge_completeness", "judge_clarity")),
+                ("ratings", ("rating",)),
+            ):
+                if requirement.metric in measured and not getattr(self, section):
+                    raise ValueError(f"require: `{requirement.text}`: without evaluation.{section} nothing measures it")
         return self
 
     def model_directories(self) -> dict[str, str]:

@@ -126,6 +126,21 @@ class Settings(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_training_sees_a_gpu_for_each_process(self) -> Self:
+        taken = {
+            "train_sft": self.sft.launch.processes,
+            "train_reward_model": self.reward_model.training.launch.processes,
+            "train_grpo": self.grpo.gpus * self.grpo.launch.machines,
+        }
+        for rule, gpus in taken.items():
+            if (asked := self.resources_of(rule).get("gpu", 0)) and asked != gpus:
+                raise ValueError(
+                    f"resources.{rule}.gpu is {asked}, but the training takes {gpus}: one for each of launch.processes, and "
+                    "those of a vLLM server of its own; set them equal"
+                )
+        return self
+
     @property
     def system_prompt(self) -> str:
         """The text file with the system prompt of every stage."""
