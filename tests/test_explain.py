@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, Project
@@ -179,3 +180,26 @@ def test_a_whole_run_is_explained_and_snakemake_asked(finished_copy: Project) ->
     changed = explain("results/demo/grpo_model/manifest.json").stdout
     assert "train_grpo: params changed" in changed.lower() or "train_grpo: params" in changed.lower(), changed
     assert "train_sft:" not in changed
+
+
+def test_configuration_files_may_be_named_before_the_file(made: Made) -> None:
+    for names in (["one.yaml"], ["one.yaml", "two.yaml"]):
+        run = made.explain("--no-snakemake", "--configfile", *names, str(made.answer))
+        assert run.returncode == 0, run.stderr
+        assert run.stdout.startswith(f"{made.answer}\n")
+    run = made.explain("--no-snakemake", "--configfile", "one.yaml")
+    assert run.returncode == 2
+    assert "the file to explain is missing" in run.stderr
+
+
+def test_configuration_files_are_handed_to_snakemake(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    import explain
+    from ecg_grpo.lineage import trace
+
+    monkeypatch.chdir(made.folder)
+    asked = []
+    monkeypatch.setattr(
+        explain.subprocess, "run", lambda command, **_: asked.append(command) or SimpleNamespace(returncode=0, stdout="")
+    )
+    explain._would_run_again(trace(made.answer), ["one.yaml", "two.yaml"], ["--sdm", "conda"])
+    assert asked[0][-5:] == ["--sdm", "conda", "--configfile", "one.yaml", "two.yaml"]

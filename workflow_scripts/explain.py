@@ -4,7 +4,7 @@
     python workflow_scripts/explain.py results/mine/grpo_model/manifest.json --configfile config/mine.yaml
 
 Every file is compared with the hash that the provenance has of it, those of models included. Then Snakemake says which of the
-jobs it would run again, and why. Options that this program does not know are Snakemake's. The exit status is 1 if a
+jobs it would run again, and why. Other options than those below are Snakemake's. The exit status is 1 if a
 file is not the one that was made or read; that a job would run again is no fault.
 """
 
@@ -20,7 +20,10 @@ from ecg_grpo.errors import InputError
 from ecg_grpo.lineage import Job, Lineage, changed_code, find_problems, run_folder, trace
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("file", type=Path, help="a file below results/, as `snakemake` names it")
+parser.add_argument("file", type=Path, nargs="?", help="a file below results/, as `snakemake` names it")
+parser.add_argument(
+    "--configfile", "--configfiles", nargs="+", default=[], metavar="FILE", help="configuration files, as snakemake takes them"
+)
 parser.add_argument("--full", action="store_true", help="show settings, whole hashes and the versions of all packages too")
 parser.add_argument("--no-snakemake", action="store_true", help="do not ask Snakemake what it would run again")
 
@@ -28,6 +31,10 @@ parser.add_argument("--no-snakemake", action="store_true", help="do not ask Snak
 def explain(arguments: argparse.Namespace, snakemake: list[str]) -> bool:
     """Prints the lineage of a file; whether every file is as recorded."""
     file = arguments.file
+    if file is None:  # written last, it looks like one more configuration file
+        if len(arguments.configfile) < 2:
+            parser.error("the file to explain is missing")
+        file = Path(arguments.configfile.pop())
     if file.is_absolute() and file.is_relative_to(Path.cwd()):
         file = file.relative_to(Path.cwd())
     lineage = trace(file)
@@ -47,7 +54,7 @@ def explain(arguments: argparse.Namespace, snakemake: list[str]) -> bool:
         if changed := changed_code(job, Path(__file__).parent):
             print(f"  {job.name}: its code has changed ({', '.join(changed)})")
     if not arguments.no_snakemake:
-        print(_would_run_again(lineage, snakemake))
+        print(_would_run_again(lineage, arguments.configfile, snakemake))
     return not problems
 
 
@@ -80,11 +87,13 @@ def _short(digest: str, full: bool) -> str:
     return digest if full else digest[:12]
 
 
-def _would_run_again(lineage: Lineage, options: list[str]) -> str:
+def _would_run_again(lineage: Lineage, files: list[str], options: list[str]) -> str:
     """What `snakemake --summary` says of the files in the chain."""
     run = run_folder(lineage.file).name
-    if "--configfile" not in options and (overlay := Path(f"config/{run}.yaml")).is_file():
-        options = [*options, "--configfile", str(overlay)]
+    if not files and (overlay := Path(f"config/{run}.yaml")).is_file():
+        files = [str(overlay)]
+    if files:
+        options = [*options, "--configfile", *files]
     command = [sys.executable, "-m", "snakemake", str(lineage.file), "--summary", "--nolock", *options]
     asked = subprocess.run(command, capture_output=True, text=True, check=False)
     if asked.returncode:
