@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from ecg_grpo.files import new_model_directory, sha256_of
+from ecg_grpo.files import new_model_directory, sha256_of, write_json
 from ecg_grpo.result_store import ResultStore
 
 PROGRAM = """
@@ -112,7 +112,7 @@ def test_what_differs_in_anything_is_computed(runs: Runs, change: str) -> None:
 @pytest.mark.parametrize("damage", ["changed", "removed"])
 def test_what_is_damaged_is_computed_again_and_mended(runs: Runs, file: str, damage: str) -> None:
     runs.run("one")
-    (kept,) = runs.file(".store").iterdir()
+    (kept,) = runs.file(".store").glob("[!.]*")
     (kept / file).unlink()  # and not written over: its links are the runs' own files
     if damage == "changed":
         (kept / file).write_text("{}")
@@ -139,8 +139,33 @@ def test_nothing_half_kept_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as patched:
         patched.setattr("ecg_grpo.result_store.write_json", full)
         store.keep(outputs, {})
-    assert list((tmp_path / "store").iterdir()) == []
+    assert [file.name for file in (tmp_path / "store").iterdir()] == [".lock"]
     assert store.fetch(outputs) is None
     store.keep(outputs, {"a": 1})
     assert store.fetch({"model": tmp_path / "other" / "manifest.json"}) == {"a": 1}
     assert (tmp_path / "other" / "weights").read_text() == "weights"
+
+
+def test_what_killed_runs_left_half_is_removed_unless_somebody_is_at_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, root = tmp_path / "text.txt", tmp_path / "store"
+    text.write_text("text")
+    abandoned = root / ".partial-of-a-killed-run"
+    abandoned.mkdir(parents=True)
+    unfinished = []
+
+    def another_run_keeps_too(*arguments: object) -> None:
+        """While the first is at it."""
+        monkeypatch.setattr("ecg_grpo.result_store.write_json", write_json)
+        unfinished.extend(root.glob(".partial-*"))
+        ResultStore(root, "b" * 64).keep({"text": text}, {})
+        write_json(*arguments)
+
+    monkeypatch.setattr("ecg_grpo.result_store.write_json", another_run_keeps_too)
+    ResultStore(root, "a" * 64).keep({"text": text}, {})
+    assert len(unfinished) == 1
+    assert abandoned not in unfinished
+    assert {file.name for file in root.iterdir()} == {".lock", "a" * 32, "b" * 32}
+    for key in "ab":
+        assert ResultStore(root, key * 64).fetch({"text": tmp_path / key / "text.txt"}) == {}

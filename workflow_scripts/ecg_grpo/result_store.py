@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from ecg_grpo.errors import InputError
 from ecg_grpo.files import MANIFEST, link, model_directory, read_json, sha256_of, write_json
 
 _CONTENTS = "contents.json"
+_PARTIAL = ".partial-"
 
 
 def result_key(code: str, settings: str, parameters: dict[str, Any], inputs: list[Path]) -> str:
@@ -96,8 +99,12 @@ class ResultStore:
         if self._facts(outputs) is not None:
             return
         with suppress(OSError):
-            self._folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".partial-", dir=self._folder.parent, ignore_cleanup_errors=True) as name:
+            root = self._folder.parent
+            root.mkdir(parents=True, exist_ok=True)
+            with (
+                _keeping(root),
+                tempfile.TemporaryDirectory(prefix=_PARTIAL, dir=root, ignore_cleanup_errors=True) as name,
+            ):
                 partial = Path(name) / "result"
                 for output, path in outputs.items():
                     _place(path, partial / output / path.name)
@@ -105,6 +112,19 @@ class ResultStore:
                 write_json(partial / _CONTENTS, {"files": hashes, "facts": facts})
                 shutil.rmtree(self._folder, ignore_errors=True)  # a damaged one
                 partial.rename(self._folder)
+
+
+@contextmanager
+def _keeping(root: Path) -> Iterator[None]:
+    """Holds a lock that those who leave something in the store share; who finds it free removes what killed ones left half."""
+    with (root / ".lock").open("a") as lock:
+        with suppress(OSError):  # somebody else leaves something, or a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for abandoned in root.glob(f"{_PARTIAL}*"):
+                shutil.rmtree(abandoned, ignore_errors=True)
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
 
 
 def _place(file: Path, target: Path) -> None:
