@@ -90,6 +90,7 @@ RUNS = {
             "report_to": ["wandb"],
             "launch": {"processes": 4, "machines": 2},
         },
+        resources={"train_grpo": {"gpu": 4}},
     ),
 }
 
