@@ -40,7 +40,7 @@ def test_the_order_is_fixed() -> None:
     [
         ("polarity", "Yes, the PR interval is prolonged.", "No, the PR interval is shortened."),
         ("polarity", "No ST elevation.", "ST elevation."),
-        ("polarity", "No-reflow follows.", "Reflow follows."),
+        ("polarity", "No-reflow follows.", "No-reflow does not follow."),
         ("polarity", "An elevated potassium is found.", "A reduced potassium is found."),
         ("polarity", "It is a normal finding.", "It is an abnormal finding."),
         ("polarity", "Surgery can cure it.", "Surgery cannot cure it."),
