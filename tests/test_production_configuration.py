@@ -161,7 +161,8 @@ def test_training_fits_the_card(name: str, stage: str) -> None:
     ],
 )
 def test_what_does_not_fit_is_seen_not_to_fit(name: str, changes: dict, card: float) -> None:
-    settings = configuration(name, grpo=changes)
+    gpus = {"gpu": changes["launch"]["processes"]} if "processes" in changes.get("launch", {}) else {}
+    settings = configuration(name, grpo=changes, resources={"train_grpo": gpus})
     assert card_bytes(settings.grpo, longest_sequence(settings, "grpo"), card) > card
 
 
