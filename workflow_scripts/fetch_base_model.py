@@ -34,10 +34,15 @@ def fetch_base_model(arguments: argparse.Namespace, stage: Stage) -> None:
     # Of the settings only what is downloaded: a token that is mended does not fetch the model again.
     downloaded = settings.model_dump_json(include={"source", settings.source})
     downloads = scratch_directory(arguments.scratch, __file__, downloaded, "any", [])
-    source = fetch_source(settings, downloads, stage.terminal)
-    stage.say(f"taken from {settings.source}: {source.name}")
-    with new_model_directory(arguments.manifest.parent) as directory:
-        save_base_model(source, settings, directory, next(iter(arguments.chat_template), None))
+    try:
+        source = fetch_source(settings, downloads, stage.terminal)
+        stage.say(f"taken from {settings.source}: {source.name}")
+        with new_model_directory(arguments.manifest.parent) as directory:
+            save_base_model(source, settings, directory, next(iter(arguments.chat_template), None))
+    except InputError:
+        if settings.source != "hub":  # whose library alone goes on with what it has
+            shutil.rmtree(downloads)
+        raise
     shutil.rmtree(downloads)
 
 

@@ -29,11 +29,7 @@ def require_sound_reward(arguments: argparse.Namespace, stage: Stage) -> None:
 
 def _example(found: dict) -> str:
     """The worst attack's text, and which part of the reward pays for it."""
-    failing = [
-        row
-        for row in found["attacks"]
-        if row["example"] and any(text.startswith(f"{row['label']} earns") for text in found["failures"])
-    ]
+    failing = [row for row in found["attacks"] if any(text.startswith(f"{row['label']} earns") for text in found["failures"])]
     if not failing:
         return "The log of audit_reward says why."
     row = max(failing, key=lambda row: row["example"]["reward"] - row["example"]["honest_reward"])

@@ -277,13 +277,13 @@ def _scaled_digits(match: re.Match[str], text: str, factor: float) -> str:
 # --------------------------------------------------------------------------------------------------------- direction
 
 TURNED: dict[str, str] = {
-    "at least": "at most", "no less than": "no more than", "not less than": "not more than", "no fewer than": "no more than",
-    "more than": "less than", "greater than": "less than", "longer than": "shorter than", "wider than": "narrower than",
+    "at least": "at most", "more than": "less than", "greater than": "less than", "longer than": "shorter than",
+    "wider than": "narrower than",
     "higher than": "lower than", "larger than": "smaller than", "taller than": "shorter than", "faster than": "slower than",
     "over": "under", "above": "below", "exceeding": "below", "exceeds": "is below", "exceed": "are below",
-    "not exceed": "exceed", "not exceeding": "exceeding", "without exceeding": "while exceeding",
+    "not exceed": "exceed", "without exceeding": "while exceeding",
     "beyond": "within", "≥": "≤", ">": "<", ">=": "<=", "=>": "=<", "minimum of": "maximum of",
-    "at most": "at least", "no more than": "no less than", "not more than": "not less than", "up to": "at least",
+    "at most": "at least", "up to": "at least",
     "less than": "more than", "fewer than": "more than", "shorter than": "longer than", "narrower than": "wider than",
     "lower than": "higher than", "smaller than": "larger than", "slower than": "faster than", "under": "over",
     "below": "above", "within": "beyond", "≤": "≥", "<": ">", "<=": ">=", "=<": "=>", "maximum of": "minimum of",

@@ -140,7 +140,7 @@ class _Audit:
         attack = self.attacks[name]
         row |= {"label": attack.label, "note": attack.note, "is_blind": attack.is_blind}
         for honest in self.limits:
-            against = self.total.get(honest, np.full(len(self.targets), np.nan))
+            against = self._rewards_of(honest)
             both = ~np.isnan(rewards) & ~np.isnan(against)
             row[f"beats_{honest}"] = self.share(np.where(both, (rewards >= against - _SAME).astype(float), np.nan))
         row["auc"] = _auc(self.total["reference"], rewards)
@@ -148,12 +148,16 @@ class _Audit:
         row["example"] = self.worst(name, (broken or ["paraphrase" if attack.is_blind else "reference"])[0])
         return row
 
+    def _rewards_of(self, name: str) -> np.ndarray:
+        """Reward of each record's text; all NaN where no record has one."""
+        return self.total.get(name, np.full(len(self.targets), np.nan))
+
     def worst(self, name: str, honest: str) -> dict[str, Any] | None:
         """The record in which an attack comes off best against what is honest, and the part that pays most for it.
 
         `honest` is the text it was held against; None for the SFT model's samples, which are several.
         """
-        lead = self.total[name] - self.total.get(honest, np.full(len(self.targets), np.nan))
+        lead = self.total[name] - self._rewards_of(honest)
         if np.isnan(lead).all():
             return None
         index = int(np.nanargmax(lead))
