@@ -42,7 +42,7 @@ _REACH = 4
 
 def terms(text: str) -> list[str]:
     """The terms of a text in its order, without scope: concepts of the lexicon (`c_…`), stems of other content words."""
-    return [_stem(word) for word in _words(text) if _role(word) == "term" or word in _SIDES]
+    return [stem for role, stem in map(_read, _words(text)) if role in ("term", "side")]
 
 
 @lru_cache(maxsize=50_000)
@@ -57,9 +57,9 @@ def concepts(text: str) -> frozenset[str]:
     found = {_written(quantity) for quantity in quantities(text)}
     negated_until, side = -1, ""
     for place, word in enumerate(_words(text)):
-        role = _role(word)
+        role, stem = _read(word)
         if role == "term":
-            found.add(("¬" if place <= negated_until else "") + side + _stem(word))
+            found.add(f"¬{side}{stem}" if place <= negated_until else side + stem)
             side = ""
         elif role == "side":
             side = f"{side}{word}~"
@@ -73,15 +73,16 @@ def concepts(text: str) -> frozenset[str]:
 
 
 @cache
-def _role(word: str) -> str:
-    """What a word does in a clause: `end`, `negation`, `side`, `term`, or nothing."""
+def _read(word: str) -> tuple[str, str]:
+    """What a word does in a clause (`end`, `negation`, `side`, `term`, or nothing), and its stem."""
+    stem = word if "_" in word else _STEMMER.stem(word)
     if word in _ENDS:
-        return "end"
+        return "end", stem
     if is_negation(word):
-        return "negation"
+        return "negation", stem
     if word in _SIDES:
-        return "side"
-    return "term" if word[0].isalpha() and word not in _FUNCTION_WORDS else ""
+        return "side", stem
+    return "term" if word[0].isalpha() and word not in _FUNCTION_WORDS else "", stem
 
 
 def _words(text: str) -> list[str]:
@@ -134,11 +135,6 @@ def _term_counts() -> tuple[dict[str, int], int]:
 def _written(quantity: Quantity) -> str:
     size = f"{quantity.low}" if quantity.low == quantity.high else f"{quantity.low}..{quantity.high}"
     return f"{quantity.direction}{size}{quantity.unit}"
-
-
-@cache
-def _stem(word: str) -> str:
-    return word if "_" in word else _STEMMER.stem(word)
 
 
 _STEMMER = PorterStemmer()

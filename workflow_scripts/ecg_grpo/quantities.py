@@ -84,18 +84,18 @@ NUMBER = re.compile(
     _FLAGS,
 )
 _BEFORE = re.compile(
-    r"(?P<negation>(?<!\w)(?:not|no|never|without|cannot|\w+n['’]t)\s+(?:be\s+)?)?"
     rf"(?P<direction>(?<!\w)(?:{_any([*_UP, *_DOWN])})|{_any(_SIGNS)})\s*(?:or equal to\s*)?"
     r"(?:(?:about|approximately|roughly|around)\s+|[~≈]\s*)?(?:a |an |the )?$",
     _FLAGS,
 )
+_NEGATION = re.compile(r"(?<!\w)(?:not|no|never|without|cannot|\w+n['’]t)\s+(?:be\s+)?$", _FLAGS)
 _BEHIND = re.compile(rf"\s?(?P<direction>{_any(_AFTER)})(?!\w)", _FLAGS)
 _RANGE = re.compile(r"\s*(?:-|–|—|−|to)\s*$|\s+and\s+$", _FLAGS)
 _BETWEEN = re.compile(r"\b(?:between|from)\s*(?:about |approximately )?$", _FLAGS)
 
 
 _LONGEST_DIRECTION = 40
-"""Characters before a number in which words of direction are looked for."""
+"""Characters before a number in which words of direction are looked for, and before these in which a negation is."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ def without_quantities(text: str) -> str:
     kept, end = [], 0
     for match in _numbers(text):
         before = text[end : match.start()]
-        ahead = _BEFORE.search(before, max(0, len(before) - _LONGEST_DIRECTION))
-        kept.append(before[: ahead.start()] if ahead else before)
+        ahead = _direction_ahead(before)
+        kept.append(before[: ahead[1]] if ahead else before)
         behind = _BEHIND.match(text, match.end())
         end = behind.end() if behind else match.end()
     return " ".join([*kept, text[end:]])
@@ -190,11 +190,20 @@ def _quantity(text: str, before: str, first: re.Match[str], last: re.Match[str])
 
 def _direction(text: str, before: str, number: re.Match[str]) -> str:
     """`>`, `<` or `=`, from the words and signs ahead of a number, else from those behind it."""
-    if ahead := _BEFORE.search(before, max(0, len(before) - _LONGEST_DIRECTION)):
-        direction = _DIRECTIONS[ahead["direction"].lower()]
-        return _TURNED[direction] if ahead["negation"] else direction
+    if ahead := _direction_ahead(before):
+        return ahead[0]
     behind = _BEHIND.match(text, number.end())
     return _AFTER[behind["direction"].lower()] if behind else "="
+
+
+def _direction_ahead(before: str) -> tuple[str, int] | None:
+    """`>` or `<` from the words or the sign that a text ends with, and where these begin."""
+    found = _BEFORE.search(before, max(0, len(before) - _LONGEST_DIRECTION))
+    if found is None:
+        return None
+    direction, start = _DIRECTIONS[found["direction"].lower()], found.start()
+    negation = _NEGATION.search(before, max(0, start - _LONGEST_DIRECTION), start)
+    return (_TURNED[direction], negation.start()) if negation else (direction, start)
 
 
 def _size(match: re.Match[str], unit: str) -> Fraction:
