@@ -72,7 +72,8 @@ def bootstrap_reasoning(arguments: argparse.Namespace, stage: Stage) -> None:
         question = "\n".join(turn["content"] for turn in record["prompt"] if turn["role"] != "system")
         for completion in found[place]:
             text, ended = completion.text.strip(), completion.finish_reason == "stop"
-            samples.append(Sample(place, text, refusal(text, ended, question, record["answer"], settings.filter)))
+            refused = refusal(text, ended, question, record["answer"], settings.filter, prompt.request)
+            samples.append(Sample(place, text, refused))
     gains, to_beat = score(directory, records, samples, dtype, settings, scratch, stage)
     samples = choose(samples, gains, settings.filter.min_gain)
     counted = account(samples, records, len(rows)) | {"to_beat": to_beat}

@@ -35,6 +35,7 @@ Refusal = Literal[
     "repeats_itself",
     "echoes_the_question",
     "speaks_of_the_answer",
+    "quotes_the_prompt",
     "quotes_the_answer",
     "no_gain",
 ]
@@ -53,7 +54,7 @@ _WORD = re.compile(r"\w+|[<>≤≥=%]")
 _OF_THE_ANSWER = re.compile(
     r"\b(?:answer|repl(?:y|ies|ied)\b|responses?\b(?= (?:is|was|says|states|above))|the cardiologist\b)", re.IGNORECASE
 )
-"""The answer, or the words of `bootstrap_reasoning.txt` for it and its author. Patients respond too."""
+"""The answer, or other words for it and its author. Patients respond too."""
 _EXAMPLES = 3
 
 
@@ -72,6 +73,11 @@ class BootstrapPrompt:
         if not self._template.is_valid() or set(self._template.get_identifiers()) != {"question", "answer"}:
             raise InputError(file, "must have $question and $answer and no other placeholder", "$$ writes a dollar sign.")
 
+    @property
+    def request(self) -> str:
+        """Its own words, without question and answer."""
+        return self._template.substitute(question="", answer="")
+
     def messages(self, prompt: Sequence[Message], reference: str) -> list[Message]:
         """The messages for a record.
 
@@ -84,7 +90,9 @@ class BootstrapPrompt:
         return [{"role": "user", "content": content}]
 
 
-def refusal(reasoning: str, ended: bool, question: str, reference: str, settings: ReasoningFilterSettings) -> Refusal | None:
+def refusal(
+    reasoning: str, ended: bool, question: str, reference: str, settings: ReasoningFilterSettings, request: str = ""
+) -> Refusal | None:
     """Why a reasoning is refused before a model is asked how much it helps; None if it is not.
 
     Args:
@@ -93,6 +101,7 @@ def refusal(reasoning: str, ended: bool, question: str, reference: str, settings
         question: context and question.
         reference: the reference answer.
         settings: the bounds.
+        request: the words that asked for the reasoning.
     """
     words = len(reasoning.split())
     if not ended:
@@ -109,6 +118,8 @@ def refusal(reasoning: str, ended: bool, question: str, reference: str, settings
         return "echoes_the_question"
     if _OF_THE_ANSWER.search(reasoning):
         return "speaks_of_the_answer"  # which whoever reasons does not know yet
+    if quotes(reasoning, question, request, settings.max_quoted_words):
+        return "quotes_the_prompt"  # nobody will have asked for it when the model has learned it
     if quotes(reasoning, question, reference, settings.max_quoted_words) or names_a_number(reasoning, question, reference):
         return "quotes_the_answer"
     if named_share(reasoning, question, reference) > settings.max_named_share:
@@ -132,8 +143,8 @@ def names_a_number(reasoning: str, question: str, reference: str) -> bool:
 
 
 def quotes(reasoning: str, question: str, reference: str, longest: int) -> bool:
-    """Whether a reasoning has more than so many words in a row of the reference, or all of a shorter one; what the question
-    says too is no quotation.
+    """Whether a reasoning has more than so many words in a row of the reference (or another text), or all of a shorter one; what
+    the question says too is no quotation.
     """
     expected = _words(reference)
     size = min(longest + 1, len(expected))
