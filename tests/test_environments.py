@@ -7,13 +7,14 @@ import re
 import subprocess
 import sys
 from functools import cache
-from importlib.metadata import packages_distributions
+from importlib.metadata import distributions, packages_distributions, requires
 from modulefinder import ModuleFinder
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT, RULE_FILES
+from packaging.requirements import Requirement
 
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
 GPU_ONLY = {"vllm", "deepspeed", "bitsandbytes"}
@@ -31,9 +32,16 @@ def lock(name: str = "requirements.lock") -> dict[str, set[str]]:
     return versions
 
 
-def pins(environment: Path) -> dict[str, str]:
-    (section,) = (part["pip"] for part in yaml.safe_load(environment.read_text())["dependencies"] if isinstance(part, dict))
+def all_pins(text: str) -> dict[str, str]:
+    (section,) = (part["pip"] for part in yaml.safe_load(text)["dependencies"] if isinstance(part, dict))
     return {normal(name): version for name, version in (pin.split("==") for pin in section)}
+
+
+def pins(environment: Path) -> dict[str, str]:
+    """The packages that an environment names for its programs, without those that these need in turn."""
+    named, heading, _ = environment.read_text().partition("      # What these need in turn\n")
+    assert heading, f"{environment.name}: write it again: make lock"
+    return all_pins(named)
 
 
 def rule_environments() -> list[tuple[str, str]]:
@@ -62,6 +70,28 @@ def test_pins_are_exact_and_those_of_the_lock(environment: Path) -> None:
     for name, version in pins(environment).items():
         assert name in GPU_ONLY or version in locked[name], name
     assert "nodefaults" in yaml.safe_load(environment.read_text())["channels"]
+
+
+def needed(name: str) -> set[str]:
+    """What an installed package requires on Linux, without extras that nobody asked for."""
+    found = (Requirement(line) for line in requires(name) or [])
+    return {
+        normal(one.name) for one in found if one.marker is None or one.marker.evaluate({"extra": "", "sys_platform": "linux"})
+    }
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda file: file.stem)
+def test_what_an_environments_packages_need_in_turn_is_pinned_too(environment: Path) -> None:
+    """As far as it is installed here; CUDA's packages are torch's affair where its build for processors may stand in."""
+    pinned, locked = all_pins(environment.read_text()), lock()
+    looked_at = 0
+    for name in pinned.keys() & {normal(one.name) for one in distributions()}:
+        missing = {other for other in needed(name) - pinned.keys() if not re.match("nvidia-|cuda-|triton", other)}
+        assert not missing, f"{name} needs {missing}: make lock"
+        looked_at += 1
+    assert looked_at >= 0.9 * len(pinned) or "vllm" in pinned
+    if "vllm" not in pinned:
+        assert all(version in locked[name] for name, version in pinned.items())
 
 
 def test_imports_are_found() -> None:

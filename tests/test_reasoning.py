@@ -64,6 +64,24 @@ def test_why_a_reasoning_is_refused(reasoning: str, expected: str | None) -> Non
     assert refusal(reasoning, True, QUESTION, REFERENCE, FILTER) == expected
 
 
+def test_a_reasoning_that_repeats_the_request_is_refused() -> None:
+    prompt = BootstrapPrompt(ROOT / "resources/prompts/bootstrap_reasoning.txt")
+    words = prompt.request.split()
+    assert "$" not in prompt.request
+    assert len(words) > FILTER.max_quoted_words
+    for start in range(len(words) - FILTER.max_quoted_words):
+        quoted = " ".join(words[start : start + FILTER.max_quoted_words + 1]).upper()
+        assert refusal(f"{GOOD} {quoted}", True, QUESTION, REFERENCE, FILTER, prompt.request) == "quotes_the_prompt"
+        assert refusal(f"{GOOD} {quoted}", True, quoted, REFERENCE, FILTER, prompt.request) is None, "the question says it too"
+    assert refusal(GOOD, True, QUESTION, REFERENCE, FILTER, prompt.request) is None
+
+
+def test_the_request_does_not_use_words_that_refuse_a_reasoning() -> None:
+    """A small model takes up the words that it is asked with."""
+    request = BootstrapPrompt(ROOT / "resources/prompts/bootstrap_reasoning.txt").request
+    assert refusal(request, True, QUESTION, REFERENCE, ReasoningFilterSettings(min_words=1)) is None
+
+
 def test_what_was_cut_off_is_refused_whatever_it_says() -> None:
     assert refusal(GOOD, False, QUESTION, REFERENCE, FILTER) == "cut_off"
 

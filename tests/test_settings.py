@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import get_args
+from operator import attrgetter
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -233,6 +234,51 @@ def test_what_the_stages_are_given_follows_from_one_key() -> None:
     assert on.system_prompt == "resources/prompts/system_reasoning.txt"
     assert on.reward_in_use.demanded_reasoning_words == 8
     assert RewardInUse.from_json(on.reward_in_use.as_json()) == on.reward_in_use
+
+
+@pytest.mark.parametrize(
+    ("section", "unread", "with_it"),
+    [
+        ("base_model", {"path": "/models/mine"}, {"source": "path"}),
+        ("reward", {"embedding": {"batch_size": 7}}, {"weights": {"embedding": 0.0}}),
+        ("reward", {"judge": {"endpoint": {"base_url": "http://127.0.0.1:9/v1", "model": "m"}}}, {"gates": {"judge": 1.0}}),
+        ("grpo", {"vllm_gpu_memory_utilization": 0.5}, {"rollout": "vllm-colocate"}),
+        ("grpo", {"dynamic_sampling_rounds": 3}, {"dynamic_sampling": "redraw"}),
+        ("grpo", {"entropy_target": 0.5}, {"use_adaptive_entropy": True}),
+        ("grpo", {"ref_model_sync_steps": 3}, {"sync_ref_model": True, "beta": 0.1, "lora": None}),
+        ("difficulty_filter", {"gpu_memory_utilization": 0.5}, {"engine": "vllm"}),
+        ("reward_audit.generation", {"gpu_memory_utilization": 0.5}, {"engine": "vllm"}),
+        ("bootstrap_reasoning", {"generation": {"gpu_memory_utilization": 0.5}}, {"generation": {"engine": "vllm"}}),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else value,
+)
+def test_a_stage_is_told_only_what_it_reads(section: str, unread: dict, with_it: dict) -> None:
+    def told(*changes: dict) -> str:
+        configuration = demo()
+        for change in changes:
+            for key in reversed(section.split(".")):
+                change = {key: change}
+            update_config(configuration, change)
+        settings: Any = load_settings(configuration, [])
+        settings = settings.reward_in_use if section == "reward" else attrgetter(section)(settings)
+        assert settings.from_json(settings.as_json()).as_json() == settings.as_json()
+        return settings.as_json()
+
+    assert told(unread) == told()
+    assert told(unread, with_it) != told()
+    if section != "base_model":  # without a path there is nothing to read
+        needed = {"judge": {"endpoint": {"base_url": "http://127.0.0.1:9/v1", "model": "other"}}} if "judge" in unread else {}
+        assert told(unread, with_it) != told(needed, with_it)
+
+
+def test_the_words_of_reasoning_count_only_with_reasoning() -> None:
+    def told(**changes: Any) -> str:
+        configuration = demo()
+        update_config(configuration, {"sft": {"max_length": 640}} | changes)
+        return load_settings(configuration, []).reward_in_use.as_json()
+
+    assert told(reward={"min_reasoning_words": 9}) == told()
+    assert told(reward={"min_reasoning_words": 9}, reasoning=True) != told(reasoning=True)
 
 
 @example({"layers.[0-9]{1,2}": ["{word}", "\\{word}", '"{word}', "{word,a|b}"]})

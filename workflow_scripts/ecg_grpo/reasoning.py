@@ -143,8 +143,9 @@ def names_a_number(reasoning: str, question: str, reference: str) -> bool:
 
 
 def quotes(reasoning: str, question: str, reference: str, longest: int) -> bool:
-    """Whether a reasoning has more than so many words in a row of the reference (or another text), or all of a shorter one; what
-    the question says too is no quotation.
+    """Whether a reasoning has more than so many words in a row of the reference or another text, or all of a shorter one.
+
+    What the question says too is no quotation.
     """
     expected = _words(reference)
     size = min(longest + 1, len(expected))

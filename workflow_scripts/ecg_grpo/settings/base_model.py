@@ -57,6 +57,9 @@ class BaseModelSettings(Section):
         "`resources/chat_templates/llama-3.jinja`; null keeps the tokenizer's own.",
     )
 
+    def unread(self) -> set[str]:
+        return {"wheel", "hub", "path"} - {self.source}
+
     @model_validator(mode="after")
     def _source_is_described(self) -> Self:
         if getattr(self, self.source) is None:

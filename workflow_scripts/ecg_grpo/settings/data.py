@@ -41,6 +41,9 @@ class DataSettings(Section):
     )
     seed: int = Field(0, description="Decides, with a stable hash, which group goes to which split.")
 
+    def unread(self) -> set[str]:
+        return {"system_prompt", "reasoning_system_prompt"}  # the rule's input is the one of them that is used
+
     @model_validator(mode="after")
     def _something_is_left_to_train_on(self) -> Self:
         if self.validation_fraction + self.test_fraction >= 1:

@@ -51,6 +51,9 @@ class DifficultyFilterSettings(Section):
     precision: Precision = Field("auto", description="Number format of the weights while sampling.")
     seed: int = Field(0, ge=0, description="Seed of the sampling.")
 
+    def unread(self) -> set[str]:
+        return {"batch_size"} if self.engine == "vllm" else {"gpu_memory_utilization"}
+
     @model_validator(mode="after")
     def _range_is_not_empty(self) -> Self:
         if self.min_reward >= self.max_reward:

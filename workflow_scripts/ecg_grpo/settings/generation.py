@@ -18,6 +18,9 @@ class GenerationSettings(Section):
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="Share of the GPU's memory that vLLM takes.")
     precision: Precision = Field("auto", description="Number format of the weights while answering.")
 
+    def unread(self) -> set[str]:
+        return {"batch_size"} if self.engine == "vllm" else {"gpu_memory_utilization"}
+
 
 class SamplingSettings(Section):
     """Section `evaluation.sampling`: several drawn answers to every question, to see what a seed decides."""

@@ -116,6 +116,13 @@ class GRPOSettings(TrainingSettings):
     )
     guards: GuardSettings = Field(default_factory=GuardSettings, description="What stops a run early.")
 
+    def unread(self) -> set[str]:
+        """Of GRPO's training; the export to verl takes the whole section."""
+        found = set() if self.uses_vllm else {name for name in type(self).model_fields if name.startswith("vllm_")}
+        found |= set() if self.sync_ref_model else {"ref_model_mixup_alpha", "ref_model_sync_steps"}
+        found |= set() if self.use_adaptive_entropy else {"entropy_target"}
+        return found | (set() if self.dynamic_sampling else {"dynamic_sampling_rounds"})
+
     @property
     def completions_per_step(self) -> int:
         """Completions, over all processes, for one optimizer step."""

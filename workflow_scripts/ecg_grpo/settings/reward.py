@@ -78,6 +78,9 @@ class RewardSettings(Section):
     )
     judge: RewardJudgeSettings | None = Field(None, description="Who judges, for the reward function `judge`; null: nobody.")
 
+    def unread(self) -> set[str]:
+        return {"embedding", "judge"} - set(self.parts())
+
     def weighted(self) -> dict[str, float]:
         """The weights, in the order of the alphabet, without what was taken out."""
         return {name: weight for name, weight in sorted(self.weights.items()) if weight is not None}
@@ -129,6 +132,9 @@ class RewardInUse(RewardSettings):
     """Section `reward` and what it has to know of the rest: what the audit, the difficulty filter and GRPO are given."""
 
     reasoning: bool = Field(False, description="The configuration's `reasoning`.")
+
+    def unread(self) -> set[str]:
+        return super().unread() | (set() if self.reasoning else {"min_reasoning_words"})
 
     @property
     def demanded_reasoning_words(self) -> int:

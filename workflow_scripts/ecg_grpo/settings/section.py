@@ -22,13 +22,23 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
+    def unread(self) -> set[str]:
+        """Names of the keys that nothing reads while the others are as they are."""
+        return set()
+
+    def in_use(self) -> dict[str, Any]:
+        """What is read of this section, as JSON has it; the rest must not make a stage run again."""
+        dumped = self.model_dump(mode="json", exclude=self.unread())
+        sections = {name: getattr(self, name) for name in dumped}
+        return dumped | {name: value.in_use() for name, value in sections.items() if isinstance(value, Section)}
+
     def as_json(self) -> str:
-        """This section as JSON, fit for a rule's parameter."""
-        return rule_parameter(self.model_dump(mode="json"))
+        """What is read of this section as JSON, fit for a rule's parameter."""
+        return rule_parameter(self.in_use())
 
     @classmethod
     def from_json(cls, text: str, flag: str = "--settings") -> Self:
-        """The section that `as_json` wrote.
+        """The section that `as_json` wrote; what it left out has its default.
 
         Args:
             text: the section.
