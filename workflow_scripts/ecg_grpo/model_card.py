@@ -173,10 +173,12 @@ def title_of(run: FinishedRun) -> str:
 def base_model_facts(record: dict[str, Any], manifest: Path) -> dict[str, Any]:
     """From where a run took its base model, without a path of its machine, and the hashes of the weights that it began with."""
     settings = json.loads(record["settings"])
-    source, hub, wheel = settings["source"], settings["hub"], settings["wheel"]
+    source = settings["source"]
     if source == "hub":
+        hub = settings["hub"]
         origin = f"the Hub's `{hub['repository']}` at revision `{hub['revision']}`"
     elif source == "wheel":
+        wheel = settings["wheel"]
         origin = (
             f"the file `{wheel['file']}` (SHA-256 `{wheel['sha256']}`) of the Python package `{wheel['package']}` "
             f"{wheel['version']}"
