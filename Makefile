@@ -2,6 +2,7 @@
 # make test   the whole test suite, formatting and lint included
 # make test-faults  three quarters of an hour: thirty kills where `make test` tries three (KILLS=30)
 # make test-slurm  the workflow on a real Slurm of this one machine, which it installs (Debian, as root), starts and stops
+# make test-gpu  the workflow on the GPU of this machine, where .venv has what docs/gpus.md installs
 # make docs   the documentation as a site that works without a network; prints its first page's path
 # make env    only the environment, .venv
 # make env-vllm  a second environment, .venv-vllm, for the tests of vLLM and DeepSpeed on a processor (make test makes it too)
@@ -20,7 +21,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # Two tests at once, each on one core.
 PYTEST := python -m pytest --numprocesses 2 --no-loadscope-reorder
 
-.PHONY: demo chat chat-web docs test test-faults test-slurm env env-vllm env-verl image lock schema
+.PHONY: demo chat chat-web docs test test-faults test-gpu test-slurm env env-vllm env-verl image lock schema
 
 demo: env
 	@snakemake --cores all
@@ -52,6 +53,9 @@ test-faults: env
 test-slurm: env
 	@command -v sbatch >/dev/null || tests/slurm/cluster.sh install || echo "No Slurm on this machine: its tests will be skipped"
 	@python -m pytest -m slurm
+
+test-gpu: env
+	@python -m pytest -m gpu
 
 env: .venv/complete
 
