@@ -1,6 +1,6 @@
 # make demo   the whole pipeline on a small real model; ends with the report's path
 # make test   the whole test suite, formatting and lint included
-# make test-faults  three quarters of an hour: thirty kills where `make test` tries three (KILLS=30)
+# make test-faults  half an hour: thirty kills of each training where `make test` tries three (KILLS=30)
 # make test-slurm  the workflow on a real Slurm of this one machine, which it installs (Debian, as root), starts and stops
 # make test-gpu  the workflow on the GPU of this machine, where .venv has what docs/gpus.md installs
 # make docs   the documentation as a site that works without a network; prints its first page's path
@@ -48,7 +48,7 @@ test: env env-vllm env-verl
 	@$(PYTEST) --dist loadfile
 
 test-faults: env
-	@KILLS=$${KILLS:-30} $(PYTEST) --dist loadfile -k killed_at_random_moments tests/test_faults.py tests/test_killed_trainings.py
+	@KILLS=$${KILLS:-30} $(PYTEST) --dist load -k killed_at_random_moments tests/test_killed_trainings.py
 
 test-slurm: env
 	@command -v sbatch >/dev/null || tests/slurm/cluster.sh install || echo "No Slurm on this machine: its tests will be skipped"

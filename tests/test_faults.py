@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +21,10 @@ from ecg_grpo.files import sha256_of
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(3000)]
 
-KILLS = int(os.environ.get("KILLS", "3"))
+KILLS = int(os.environ.get("KILLS", "30"))
+MEAN_SECONDS = 4
+"""Between the start of a job and a kill; exponentially distributed, so that long stages are hit late too."""
+
 TARGETS = ["evaluation", "data"]
 READABLE = """
 import json, sys
@@ -53,21 +57,33 @@ def members(group: int) -> list[int]:
     return [int(pid) for pid, state, *_ in map(str.split, listed.stdout.splitlines()) if not state.startswith("Z")]
 
 
-def programs(group: int) -> list[int]:
-    """Those of them that are stages."""
-    found = []
+def programs(group: int) -> dict[int, str]:
+    """Those of them that are stages, with their names."""
+    found = {}
     for pid in members(group):
         with suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-            if any(word.startswith("workflow_scripts/") for word in words[:5]):
-                found.append(pid)
+            started = [word for word in words[:5] if word.startswith("workflow_scripts/")]
+            found |= {pid: Path(started[0]).stem} if started else {}
     return found
+
+
+def wait_for_a_random_moment(running: subprocess.Popen[bytes], chance: random.Random) -> None:
+    """One time in ten while Snakemake still plans, else some seconds after its first job has started."""
+    if chance.random() < 0.1:
+        time.sleep(chance.uniform(0.5, 2))
+        return
+    while running.poll() is None and not programs(running.pid):
+        time.sleep(0.05)
+    with suppress(subprocess.TimeoutExpired):
+        running.wait(timeout=min(chance.expovariate(1 / MEAN_SECONDS), 30))
 
 
 def test_killed_at_random_moments(finished: Project, project: Project) -> None:
     """A second run, in which Snakemake, a job or the whole process group is killed again and again: the same artifacts."""
     chance = random.Random(0)
-    happened: dict[str, int] = {}
+    happened: Counter[str] = Counter()
+    stages: Counter[str] = Counter()
     for _ in range(KILLS):
         running = subprocess.Popen(
             ["snakemake", "--cores", CORES, *TARGETS],
@@ -76,32 +92,35 @@ def test_killed_at_random_moments(finished: Project, project: Project) -> None:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        with suppress(subprocess.TimeoutExpired):
-            running.wait(timeout=chance.uniform(1, 25))
+        wait_for_a_random_moment(running, chance)
         whom = chance.choice(["snakemake", "job", "group"])
         jobs = programs(running.pid)
         if running.poll() is not None:
             whom = "nobody: it had ended"
             project.forget(chance.choice(["data", "sft", "grpo", "evaluation"]))
-        elif whom == "group" or not jobs:
-            os.killpg(running.pid, signal.SIGKILL)
+        elif whom == "job" and jobs:
+            with suppress(ProcessLookupError):
+                os.kill(chance.choice(list(jobs)), signal.SIGKILL)
         elif whom == "snakemake":
             running.kill()
         else:
-            with suppress(ProcessLookupError):
-                os.kill(chance.choice(jobs), signal.SIGKILL)
+            whom = "group"
+            os.killpg(running.pid, signal.SIGKILL)
         running.wait(timeout=600)
         deadline = time.monotonic() + 300
         while members(running.pid):  # jobs whose Snakemake is gone go on to their end
             assert time.monotonic() < deadline, "a job does not end"
             time.sleep(0.1)
-        happened[whom] = happened.get(whom, 0) + 1
-        project.snakemake("--unlock")
+        happened[whom] += 1
+        stages.update(jobs.values() if whom in ("job", "group") else [])
+        if whom in ("snakemake", "group"):
+            project.snakemake("--unlock")
         subprocess.run([sys.executable, "-c", READABLE, project.results()], check=True)
     project.snakemake(*TARGETS)
     same_as(finished, project)
-    print(f"killed: {happened}")
-    assert min(happened.get(whom, 0) for whom in ("snakemake", "job", "group")) >= KILLS // 10
+    print(f"killed: {dict(happened)}, in {dict(stages)}")
+    assert min(happened[whom] for whom in ("snakemake", "job", "group")) >= KILLS // 10
+    assert len(stages) >= KILLS // 6, "the kills did not spread over the pipeline"
 
 
 def test_a_disk_that_is_full_again_and_again(
