@@ -22,7 +22,8 @@ from ecg_grpo.files import sha256_of
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(3000)]
 
 KILLS = int(os.environ.get("KILLS", "30"))
-MEAN_SECONDS = 4
+PARTS = ["evaluation", "grpo_model", "grpo", "reward_audit", "sft_model", "sft", "data"]
+MEAN_SECONDS = 5
 """Between the start of a job and a kill; exponentially distributed, so that long stages are hit late too."""
 
 TARGETS = ["evaluation", "data"]
@@ -53,8 +54,9 @@ def same_as(finished: Project, project: Project) -> None:
 
 def members(group: int) -> list[int]:
     """Processes of a process group that have not ended."""
-    listed = subprocess.run(["ps", "-o", "pid=,stat=", "--pgroup", str(group)], capture_output=True, text=True, check=False)
-    return [int(pid) for pid, state, *_ in map(str.split, listed.stdout.splitlines()) if not state.startswith("Z")]
+    listed = subprocess.run(["ps", "-e", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True)
+    rows = map(str.split, listed.stdout.splitlines())
+    return [int(pid) for pid, of, state, *_ in rows if int(of) == group and not state.startswith("Z")]
 
 
 def programs(group: int) -> dict[int, str]:
@@ -79,43 +81,55 @@ def wait_for_a_random_moment(running: subprocess.Popen[bytes], chance: random.Ra
         running.wait(timeout=min(chance.expovariate(1 / MEAN_SECONDS), 30))
 
 
-def test_killed_at_random_moments(finished: Project, project: Project) -> None:
-    """A second run, in which Snakemake, a job or the whole process group is killed again and again: the same artifacts."""
+def test_killed_at_random_moments(finished: Project, finished_copy: Project) -> None:
+    """Snakemake, a job or the whole process group is killed again and again, in every part: the same artifacts.
+
+    Every part is lost and made again in turn, the last one first, so that kills hit late stages as often as early ones; in
+    the end everything has been made anew.
+    """
+    project = finished_copy
     chance = random.Random(0)
     happened: Counter[str] = Counter()
     stages: Counter[str] = Counter()
-    for _ in range(KILLS):
-        running = subprocess.Popen(
-            ["snakemake", "--cores", CORES, *TARGETS],
-            cwd=project.folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+    running = None
+    while happened.total() < KILLS:
+        if running is None:
+            project.forget(PARTS[happened.total() * len(PARTS) // KILLS])
+            running = subprocess.Popen(
+                ["snakemake", "--cores", CORES, *TARGETS],
+                cwd=project.folder,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         wait_for_a_random_moment(running, chance)
-        whom = chance.choice(["snakemake", "job", "group"])
         jobs = programs(running.pid)
-        if running.poll() is not None:
-            whom = "nobody: it had ended"
-            project.forget(chance.choice(["data", "sft", "grpo", "evaluation"]))
-        elif whom == "job" and jobs:
+        whom = chance.choice(["snakemake", "job", "group"]) if jobs else "group"
+        if running.poll() is not None:  # it was done, or a job of it had been killed
+            running = None
+            continue
+        happened[whom] += 1
+        if whom == "job":  # Snakemake lives on, ends what else runs and says what failed
+            pid, stage = chance.choice(sorted(jobs.items()))
+            stages[stage] += 1
             with suppress(ProcessLookupError):
-                os.kill(chance.choice(list(jobs)), signal.SIGKILL)
-        elif whom == "snakemake":
+                os.kill(pid, signal.SIGKILL)
+            continue
+        if whom == "snakemake":
             running.kill()
         else:
-            whom = "group"
+            stages.update(jobs.values())
             os.killpg(running.pid, signal.SIGKILL)
-        running.wait(timeout=600)
+        running.wait()
         deadline = time.monotonic() + 300
         while members(running.pid):  # jobs whose Snakemake is gone go on to their end
             assert time.monotonic() < deadline, "a job does not end"
             time.sleep(0.1)
-        happened[whom] += 1
-        stages.update(jobs.values() if whom in ("job", "group") else [])
-        if whom in ("snakemake", "group"):
-            project.snakemake("--unlock")
+        running = None
+        project.snakemake("--unlock")
         subprocess.run([sys.executable, "-c", READABLE, project.results()], check=True)
+    if running:
+        running.wait(timeout=600)
     project.snakemake(*TARGETS)
     same_as(finished, project)
     print(f"killed: {dict(happened)}, in {dict(stages)}")
