@@ -21,6 +21,7 @@ import itertools
 import json
 import os
 import shlex
+import shutil
 import signal
 import statistics
 import subprocess
@@ -57,9 +58,11 @@ SHAPE = {
 }
 """Llama-3.2-3B's, from its config.json."""
 
+PROGRAMS_MEASURED = ["train_sft", "train_grpo", "generate_answers"]
 VALIDATION_RECORDS = 64
-OFF = {"guards": {"max_clipped_ratio": None, "max_frac_reward_zero_std": None, "max_entropy": None}, "dynamic_sampling": None}
+TRIPPED_BY_NOISE = ("max_clipped_ratio", "max_frac_reward_zero_std", "max_entropy")
 BETWEEN_LOOKS = 0.25
+"""Seconds."""
 
 
 class Watch(threading.Thread):
@@ -197,8 +200,9 @@ def measure(name: str, command: str, folder: Path, steps: int | None) -> dict[st
 def commands(settings: Settings, folder: Path) -> dict[str, tuple[str, bool]]:
     """What the workflow's rules run in a shell, by name, and whether it trains."""
     manifest, train, validation = (folder / name for name in ("model/manifest.json", "train.parquet", "validation.parquet"))
-    grpo = json.loads(settings.grpo.as_json())
-    grpo["guards"] |= OFF["guards"]
+    sft, grpo = json.loads(settings.sft.as_json()), json.loads(settings.grpo.as_json())
+    sft["evaluations"] = 1  # at the end, so that no step holds one
+    grpo["guards"] |= dict.fromkeys(TRIPPED_BY_NOISE)
     grpo["dynamic_sampling"] = None
 
     def program(name: str, *arguments: object) -> str:
@@ -211,11 +215,11 @@ def commands(settings: Settings, folder: Path) -> dict[str, tuple[str, bool]]:
         data = ("--train", train, "--validation", validation, "--launch-files", *launch.files())
         return f"{launch.command()} {program(name, *data, *words, *arguments)}"
 
-    sft = ("--base-model", manifest, "--settings", settings.sft.as_json())
+    base = ("--base-model", manifest, "--settings", json.dumps(sft))
     policy = ("--sft-model", manifest, "--settings", json.dumps(grpo), "--reward", settings.reward_in_use.as_json())
     answers = ("--model", manifest, "--questions", validation, "--settings", settings.evaluation.generation.as_json())
     return {
-        "train_sft": (training("train_sft", settings.sft.launch, *sft), True),
+        "train_sft": (training("train_sft", settings.sft.launch, *base), True),
         "train_grpo": (
             training("train_grpo", settings.grpo.launch, *policy, "--completions", folder / "completions.parquet"),
             True,
@@ -228,11 +232,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configuration", type=Path, help="file that is given to snakemake --configfile")
     parser.add_argument("--steps", type=int, default=4, help="steps of each training, at least 2 (default: 4)")
-    parser.add_argument("--only", nargs="*", default=["train_sft", "train_grpo", "generate_answers"], metavar="PROGRAM")
+    parser.add_argument(
+        "--only", nargs="+", choices=PROGRAMS_MEASURED, default=PROGRAMS_MEASURED, help="what is measured (default: all three)"
+    )
     parser.add_argument("--layers", type=int, default=SHAPE["num_hidden_layers"], help="fewer, to try this out (default: 28)")
     parser.add_argument("--folder", type=Path, help="where models and checkpoints go (default: a temporary one)")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     arguments = parser.parse_args()
+    if arguments.steps < 2:
+        parser.error("--steps: at least 2, since the first one only warms up")
+    if not shutil.which("nvidia-smi"):
+        parser.error("no nvidia-smi on this machine: this measures NVIDIA's cards")
     configuration = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     update_config(configuration, yaml.safe_load(arguments.configuration.read_text()))
     settings = load_settings(configuration, [str(arguments.configuration)])
