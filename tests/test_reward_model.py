@@ -453,7 +453,8 @@ def test_a_reward_that_uses_it_has_it_trained_first(project: Project, how: dict)
 
 
 @pytest.mark.pipeline
-def test_the_workflow_trains_it_and_runs_again_what_a_setting_changes(project: Project) -> None:
+def test_the_workflow_trains_it_and_runs_again_what_a_setting_changes(finished_copy: Project) -> None:
+    project = finished_copy
     project.configure(reward_model={"training": TRAINING | {"max_steps": 4}})
     project.snakemake("reward_model")
     folder = project.results() / "reward_model"
