@@ -12,6 +12,7 @@ ENDPOINTS  those that a server answers for: their sections, by name
 LOGS, BENCHMARKS, PROVENANCE, SCRATCH, TENSORBOARD   folders below it
 STORE      results that runs have in common
 score_tables        the tables that hold scores of some systems
+partitions_in       a cluster's
 needs               a rule's memory, time and GPUs
 machines            how many machines a training takes
 RULES_WITH_NEEDS    the rules that asked for them: all but the named targets
@@ -19,10 +20,12 @@ provenance_of       a stage's provenance file, which `snakemake --report` shows
 """
 
 import sys
+from functools import cache
 
 if f"{workflow.basedir}/workflow_scripts" not in sys.path:
     sys.path.insert(0, f"{workflow.basedir}/workflow_scripts")
 
+from ecg_grpo.attempts import at_attempt
 from ecg_grpo.base_model import check_model_directory
 from ecg_grpo.errors import InputError
 from ecg_grpo.files import sha256_of
@@ -114,6 +117,14 @@ def provenance_of(stage, system=""):
 RULES_WITH_NEEDS = set()
 
 
+@cache
+def partitions_in(file):
+    """The limits of a cluster's partitions, as Slurm's plugin reads them."""
+    from snakemake_executor_plugin_slurm.partitions import read_partition_file
+
+    return [partition.limits for partition in read_partition_file(file)]
+
+
 def needs(rule, **amounts):
     """A rule's resources: these, or what `resources:` in the configuration says instead. Memory and time grow with every attempt."""
     RULES_WITH_NEEDS.add(rule)
@@ -121,11 +132,22 @@ def needs(rule, **amounts):
     if asked.keys() - amounts.keys():
         sys.exit(f"configuration error: resources.{rule}.gpu: this rule computes without a GPU")
     amounts |= asked
-    growing = ("mem_mb", "runtime")
-    return {
-        name: (lambda wildcards, attempt, amount=amount: amount * attempt) if name in growing else amount
-        for name, amount in amounts.items()
-    }
+    # A job that asks for more than the limit of all jobs is given the limit by Snakemake, without a word.
+    limit = workflow.global_resources.get("gpu") if workflow.is_main_process else None
+    if limit is not None and amounts.get("gpu", 0) > limit.value:
+        sys.exit(
+            f"configuration error: resources.{rule}.gpu: {amounts['gpu']} GPUs, and --resources gpu={limit.value} leaves no job so"
+            " many. Ask for fewer or leave more."
+        )
+
+    def growing(name):
+        def amount(wildcards, attempt):
+            file = getattr(workflow.executor_settings, "partition_config", None)  # known once jobs run
+            return at_attempt(attempt, amounts, partitions_in(file) if file else ())[name]
+
+        return amount
+
+    return amounts | {name: growing(name) for name in ("mem_mb", "runtime")}
 
 
 def machines(rule, launch):

@@ -84,12 +84,12 @@ def test_what_a_reply_becomes(server: ChatServer, behaviour: str, text: str, fin
 def test_what_another_attempt_may_mend_is_tried_again(server: ChatServer, behaviour: str) -> None:
     server.behaviours = [behaviour, behaviour]
     notes: list[str] = []
-    assert ask(server, notes, retries=2, timeout=0.3).text == echo("What is a P wave?")
+    assert ask(server, notes, retries=2, timeout=1.5).text == echo("What is a P wave?")
     assert len(server.requests) == 3
     assert [re.search(r"attempt . of .", note)[0] for note in notes] == ["attempt 2 of 3", "attempt 3 of 3"]
     server.behaviours = [behaviour, behaviour]
     with pytest.raises(InputError, match="no reply in 2 attempts") as caught:
-        ask(server, retries=1, timeout=0.3)
+        ask(server, retries=1, timeout=1.5)
     assert str(caught.value).startswith(f"{server.url}/chat/completions: ")
     assert len(server.requests) == 5
 

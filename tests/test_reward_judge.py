@@ -68,7 +68,7 @@ def test_the_same_text_is_paid_for_once_also_by_a_later_run(server: ChatServer, 
 def test_whatever_goes_wrong_gives_none_and_a_line(server: ChatServer, behaviour: str) -> None:
     server.behaviours = [behaviour]
     said: list[str] = []
-    reward = judge(server, said=said, timeout=0.5)
+    reward = judge(server, said=said, timeout=1.5)
     assert reward(cases("It is wide.")) == [None]
     assert any(line.startswith("judge: no reply") for line in said)
     assert reward(cases("It is wide."))[0] == pytest.approx(10 / 12)  # it is up again

@@ -95,6 +95,15 @@ def test_more_than_there_are_is_one_line(machine: Machine, tmp_path: Path) -> No
     assert "this machine has 0" in machine.run(1)
 
 
+def test_what_a_broken_driver_says_is_no_gpu(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "bin" / "nvidia-smi").write_text("#!/bin/sh\necho No devices were found\nexit 6\n")
+    assert "this machine has 0" in machine.run(1)
+
+
+def test_a_slice_of_a_gpu_can_be_taken(machine: Machine) -> None:
+    assert machine.run(1, CUDA_VISIBLE_DEVICES="MIG-GPU-5c89/1/0,MIG-GPU-5c89/2/0") == "MIG-GPU-5c89/1/0"
+
+
 def test_only_those_that_the_user_left_visible_are_given(machine: Machine) -> None:
     assert machine.run(1, CUDA_VISIBLE_DEVICES="2") == "2"
     assert "this machine has 1" in machine.run(2, CUDA_VISIBLE_DEVICES="2")
@@ -109,18 +118,28 @@ def test_without_a_need_nothing_is_touched(machine: Machine) -> None:
 
 def test_a_slurm_job_has_what_slurm_gave_it(machine: Machine) -> None:
     assert machine.run(2, SLURM_JOB_ID="7", CUDA_VISIBLE_DEVICES="0,1") == "0,1"
-    assert machine.run(16, SLURM_JOB_ID="7", CUDA_VISIBLE_DEVICES="0,1") == "0,1", "the others are on other machines"
+    two_machines = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2"}
+    assert machine.run(4, CUDA_VISIBLE_DEVICES="0,1", **two_machines) == "0,1", "the others are on the other machine"
+    assert "asks for 4 GPUs and this machine has 2" in machine.run(4, SLURM_JOB_ID="7", CUDA_VISIBLE_DEVICES="0,1")
+    assert "this machine has 0" in machine.run(4, CUDA_VISIBLE_DEVICES="", **two_machines)
 
 
-def test_jobs_in_one_allocation_share_its_gpus_out(machine: Machine) -> None:
+@pytest.mark.parametrize(("each", "first", "second"), [(1, "4", "5"), (2, "4,5", "4,5")])
+def test_jobs_in_one_allocation_share_its_gpus_out(machine: Machine, each: int, first: str, second: str) -> None:
     allocation = {"SLURM_JOB_ID": "7", "CUDA_VISIBLE_DEVICES": "4,5"}
-    holder = machine.start(1, "echo $CUDA_VISIBLE_DEVICES; sleep 60", **allocation)
+    holder = machine.start(each, "echo $CUDA_VISIBLE_DEVICES; sleep 60", **allocation)
     assert holder.stdout is not None
-    assert holder.stdout.readline() == "4\n"
-    assert machine.run(1, **allocation) == "5"
-    assert machine.run(1, **(allocation | {"SLURM_JOB_ID": "8"})) == "4", "of another allocation, and another GPU"
+    assert holder.stdout.readline() == f"{first}\n"
+    other = machine.start(each, "echo $CUDA_VISIBLE_DEVICES", **allocation)
+    if first == second:
+        time.sleep(1)
+        assert other.poll() is None, "none is free"
+    else:
+        assert other.wait(timeout=30) == 0
+    assert machine.run(each, **(allocation | {"SLURM_JOB_ID": "8"})) == first, "of another allocation, and another GPU"
     os.killpg(holder.pid, signal.SIGKILL)
     holder.wait()
+    assert other.communicate(timeout=30)[0] == f"{second}\n"
 
 
 def test_every_rule_that_can_use_gpus_takes_them_so() -> None:

@@ -12,10 +12,11 @@ take_gpus() {
     if [[ -n ${CUDA_VISIBLE_DEVICES+set} ]]; then
         IFS=, read -ra gpus <<<"$CUDA_VISIBLE_DEVICES"
     else
-        mapfile -t gpus < <(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null || true)
+        # What is wrong with a driver it prints where the numbers would stand.
+        mapfile -t gpus < <(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | grep --extended-regexp '^[0-9]+$')
     fi
-    if [[ -n ${SLURM_JOB_ID:-} ]] && ((${#gpus[@]} <= wanted)); then # more are wanted where they are on several machines
-        return
+    if ((${SLURM_JOB_NUM_NODES:-1} > 1 && ${#gpus[@]} > 0 && ${#gpus[@]} < wanted)); then # the others are on the job's other machines
+        wanted=${#gpus[@]}
     fi
     if ((${#gpus[@]} < wanted)); then
         echo "error: resource gpu: the rule asks for $wanted GPUs and this machine has ${#gpus[@]}." \
@@ -29,7 +30,7 @@ take_gpus() {
         flock "$gate"
         for gpu in "${gpus[@]}"; do
             ((${#taken[@]} < wanted)) || break
-            exec {lock}>"$folder/$gpu"
+            exec {lock}>"$folder/${gpu//\//_}" # a slice of a GPU may have slashes in its name
             if flock --nonblock "$lock"; then
                 taken+=("$gpu")
                 locks+=("$lock")

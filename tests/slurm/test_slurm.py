@@ -23,7 +23,9 @@ OPTIONS = [
 ]
 """The profile as it is, but for what a machine of two cores has not and what a test does not wait for. One thread for each job,
 since other tests run beside these. Most jobs end within seven seconds; the plugin asks again ten seconds later than before."""
-PARTITIONS = "partitions:\n  cpu: {max_threads: 64}\n  gpu: {max_threads: 64, max_gpu: 2}\n"
+MOST = "max_threads: 64, max_mem_mb: 12000, max_runtime: 2000"
+PARTITIONS = f"partitions:\n  cpu: {{{MOST}}}\n  gpu: {{{MOST}, max_gpu: 2}}\n"
+"""Less than twice what GRPO asks for at first."""
 CHECKPOINT = "results/demo/grpo/checkpoint/manifest.json"
 SFT = "results/demo/sft/checkpoint/manifest.json"
 
@@ -72,6 +74,13 @@ def training_log(project: Project, stage: str) -> list[dict]:
 def queue() -> list[str]:
     """Numbers of the jobs that wait or run."""
     return subprocess.run(["squeue", "--noheader", "--format", "%i"], check=True, capture_output=True, text=True).stdout.split()
+
+
+def asked_for(job: str) -> tuple[str, str]:
+    """Memory and time that a job was given; Slurm remembers it for some minutes."""
+    shown = subprocess.run(["scontrol", "show", "job", job], check=True, capture_output=True, text=True).stdout
+    words = dict(word.split("=", 1) for word in shown.split() if "=" in word)
+    return words["MinMemoryNode"], words["TimeLimit"]
 
 
 def start(project: Project) -> subprocess.Popen[str]:
@@ -129,6 +138,9 @@ def test_a_job_that_is_cancelled_or_requeued_is_finished_from_its_checkpoint(
     finished = provenance(before_grpo, "train_grpo")
     assert finished["facts"]["resumed_from_step"] >= 2
     assert (finished["slurm_job"] == job) == (command[0] == "scontrol"), "a requeued job keeps its number"
+    assert asked_for(finished["slurm_job"]) == (
+        ("8000M", "1-00:00:00") if command[0] == "scontrol" else ("12000M", "1-09:20:00")
+    )
     assert weights(before_grpo) == weights(reported)
 
 

@@ -11,7 +11,9 @@ class ResourceSettings(Section):
     """An entry of section `resources`; what is null stays as the rule has it."""
 
     mem_mb: int | None = Field(
-        None, ge=1, description="Main memory in MB; a second attempt gets twice as much, a third three times."
+        None,
+        ge=1,
+        description="Main memory in MB; a second attempt gets twice as much, a third three times, as far as a partition goes.",
     )
     runtime: int | None = Field(None, ge=1, description="Minutes; grows with the attempts as well.")
     gpu: int | None = Field(None, ge=0, description="GPUs for the job alone.")
