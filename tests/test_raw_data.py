@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -366,9 +366,10 @@ def test_a_run_that_died_while_putting_files_into_place_fetches_nothing_again(pl
     assert sorted(file.name for file in blocked.parent.iterdir()) == sorted(BY_CODE[code].name for code in ("EBK", "CK"))
 
 
-def run_program(folder: Path, settings: dict, *names: str) -> subprocess.CompletedProcess[str]:
+def run_program(folder: Path, settings: dict, *names: str, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
+            *before,
             *(sys.executable, ROOT / "workflow_scripts/fetch_raw_data.py", "--files", *(f"raw/{name}" for name in names)),
             *("--scratch", "scratch", "--settings", json.dumps(settings), "--log", "log.txt", "--provenance", "facts.json"),
         ],
@@ -398,6 +399,16 @@ def test_the_program_refuses_in_one_line(home: Home, tmp_path: Path, name: str, 
     assert expected in run.stderr
     assert not (tmp_path / "raw").exists()
     assert not (tmp_path / "facts.json").exists()
+
+
+def test_a_disk_that_fills_up_is_one_line(home: Home, tmp_path: Path, in_own_mounts: list[str]) -> None:
+    (tmp_path / "scratch").mkdir()
+    small_disk = [*in_own_mounts, "bash", "-c", 'mount -t tmpfs -o size=64k none scratch; exec "$@"', "bash"]
+    run = run_program(tmp_path, {"url": home.url}, NAME, before=small_disk)
+    assert run.returncode == 1
+    assert run.stderr.count("\n") == 1, run.stderr
+    assert "No space left on device. Make room and run snakemake again." in run.stderr
+    assert len(home.requests) == 1
 
 
 @pytest.mark.parametrize(

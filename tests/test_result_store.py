@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,8 @@ parser.add_store()
 def example(arguments, stage):
     with open("count", "a") as file:
         file.write("x")
+    if Path("edit").exists():
+        arguments.read.write_text("edited")
     arguments.text.parent.mkdir(parents=True, exist_ok=True)
     arguments.text.write_text(arguments.read.read_text() + arguments.settings)
     with new_model_directory(arguments.model.parent) as folder:
@@ -122,16 +125,59 @@ def test_what_is_damaged_is_computed_again_and_mended(runs: Runs, file: str, dam
     assert runs.file("three/model/weights").read_text() == "weights"
 
 
+def test_a_result_whose_input_changed_meanwhile_is_not_kept(runs: Runs) -> None:
+    runs.file("edit").touch()
+    with pytest.raises(subprocess.CalledProcessError):
+        runs.run("one")
+    assert runs.file("one/text.txt").read_text().startswith("edited")
+    runs.file("edit").unlink()
+    runs.file("in.txt").write_text("in")
+    assert "computed_before" not in runs.run("two")["facts"]
+    assert runs.file("two/text.txt").read_text().startswith("in")
+
+
+def test_a_store_that_is_deleted_while_a_result_is_fetched_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, outputs = a_model_to_keep(tmp_path)
+    store.keep(outputs, {})
+    found = ResultStore._facts
+
+    def deleted_afterwards(self: ResultStore, outputs: dict[str, Path]) -> dict | None:
+        facts = found(self, outputs)
+        shutil.rmtree(tmp_path / "store")
+        return facts
+
+    monkeypatch.setattr(ResultStore, "_facts", deleted_afterwards)
+    assert store.fetch({"model": tmp_path / "other" / "manifest.json"}) is None
+
+
+def test_what_another_run_left_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, outputs = a_model_to_keep(tmp_path)
+    found = ResultStore._facts
+
+    def left_afterwards(self: ResultStore, outputs: dict[str, Path]) -> dict | None:
+        monkeypatch.setattr(ResultStore, "_facts", found)
+        facts = found(self, outputs)
+        ResultStore(tmp_path / "store", "a" * 64).keep(outputs, {"of": "another"})
+        return facts
+
+    monkeypatch.setattr(ResultStore, "_facts", left_afterwards)
+    store.keep(outputs, {"of": "this"})
+    assert store.fetch({"model": tmp_path / "other" / "manifest.json"}) == {"of": "another"}
+
+
 def test_a_store_that_cannot_be_written_to_is_no_fault(runs: Runs) -> None:
     runs.file(".store").write_text("a file")
     assert runs.run("one")["facts"] == {"letters": 3}
 
 
+def a_model_to_keep(folder: Path) -> tuple[ResultStore, dict[str, Path]]:
+    with new_model_directory(folder / "run" / "model") as model:
+        (model / "weights").write_text("weights")
+    return ResultStore(folder / "store", "a" * 64), {"model": folder / "run" / "model" / "manifest.json"}
+
+
 def test_nothing_half_kept_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with new_model_directory(tmp_path / "run" / "model") as folder:
-        (folder / "weights").write_text("weights")
-    outputs = {"model": tmp_path / "run" / "model" / "manifest.json"}
-    store = ResultStore(tmp_path / "store", "a" * 64)
+    store, outputs = a_model_to_keep(tmp_path)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

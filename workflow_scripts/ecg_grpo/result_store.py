@@ -73,7 +73,7 @@ class ResultStore:
         try:
             for name, path in outputs.items() if facts is not None else ():
                 _place(self._folder / name / path.name, path)
-        except OSError:  # somebody deletes the store
+        except (InputError, KeyError, OSError):  # somebody deletes the store
             return None
         return facts
 
@@ -110,8 +110,9 @@ class ResultStore:
                     _place(path, partial / output / path.name)
                 hashes = {output: sha256_of(path) for output, path in outputs.items()}
                 write_json(partial / _CONTENTS, {"files": hashes, "facts": facts})
-                shutil.rmtree(self._folder, ignore_errors=True)  # a damaged one
-                partial.rename(self._folder)
+                if self._facts(outputs) is None:  # nobody left it meanwhile
+                    shutil.rmtree(self._folder, ignore_errors=True)  # a damaged one
+                    partial.rename(self._folder)
 
 
 @contextmanager

@@ -16,7 +16,6 @@ settings, code and versions, and how long it took.
 from __future__ import annotations
 
 import argparse
-import errno
 import fcntl
 import os
 import platform
@@ -30,7 +29,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
-from ecg_grpo.errors import InputError
+from ecg_grpo.errors import InputError, want_of_room
 from ecg_grpo.files import sha256_of, write_json
 from ecg_grpo.fingerprint import code_files, code_fingerprint, git_commit
 from ecg_grpo.result_store import ResultStore, result_key
@@ -106,14 +105,15 @@ class StageParser(argparse.ArgumentParser):
             stage.fail(str(error))
         except OSError as error:
             stage.say_traceback()
-            what_to_do = f" {_MAKE_ROOM}" if error.errno == errno.ENOSPC else ""
-            stage.fail(f"{error.filename or 'file system'}: {error.strerror or error}.{what_to_do}")
+            where = f"{error.filename or 'file system'}: " if error.errno else ""  # without a number it is a library's own
+            what_to_do = f" {_MAKE_ROOM}" if want_of_room(error) else ""
+            stage.fail(f"{where}{str(error.strerror or error).rstrip('.')}.{what_to_do}")
         except Exception as error:  # the one place that turns a defect into a line; the log has the traceback
             if arguments.log is None:
                 raise
             stage.say_traceback()
-            if os.strerror(errno.ENOSPC) in str(error):  # some libraries do not raise it as an OSError
-                stage.fail(f"file system: {os.strerror(errno.ENOSPC)}. {_MAKE_ROOM}")
+            if reason := want_of_room(error):
+                stage.fail(f"file system: {reason}. {_MAKE_ROOM}")
             if _is_anothers_end(error):
                 stage.end_with_the_others(f"another process of this stage ended; its log is beside {arguments.log}")
             stage.fail(f"{type(error).__name__}: {error}. This is not your input's fault; details: {arguments.log}")
@@ -125,13 +125,18 @@ class StageParser(argparse.ArgumentParser):
             function(arguments, stage)
             return
         inputs = [file for name in self._inputs for file in _files(getattr(arguments, name))]
-        key = result_key(code_fingerprint(sys.argv[0]), arguments.settings, self._parameters(arguments), inputs)
+
+        def key_now() -> str:
+            return result_key(code_fingerprint(sys.argv[0]), arguments.settings, self._parameters(arguments), inputs)
+
+        key = key_now()
         store = ResultStore(arguments.store, key)
         outputs = {name: getattr(arguments, name) for name in self._outputs}
         facts = store.fetch(outputs)
         if facts is None:
             function(arguments, stage)
-            store.keep(outputs, stage.facts)
+            if key_now() == key:  # or an input changed while this stage ran, and nobody knows of what its result was made
+                store.keep(outputs, stage.facts)
         else:
             stage.say(f"the same was computed before: {arguments.store / key[:32]}")
             stage.facts |= facts | {"computed_before": key[:32]}

@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from ecg_grpo.checkpoints import last_checkpoint, mark_complete, remove_checkpoints_after
-from ecg_grpo.errors import InputError
+from ecg_grpo.errors import InputError, want_of_room
 from ecg_grpo.files import new_file, new_model_directory, write_json
 from ecg_grpo.settings.training import LoraSettings, TrainingSettings
 from ecg_grpo.stage import Stage
@@ -213,7 +213,7 @@ def run_trainer(trainer: Trainer, scratch: Path, steps: int, stage: Stage) -> Pa
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         trainer.save_model(str(final))
     except Exception as error:
-        if _is_for_want_of_room(error, scratch):
+        if want_of_room(error) or _torch_had_no_room(error, scratch):
             raise InputError(
                 scratch,
                 f"no room for a checkpoint ({shutil.disk_usage(scratch).free // 2**20} MiB left)",
@@ -224,14 +224,10 @@ def run_trainer(trainer: Trainer, scratch: Path, steps: int, stage: Stage) -> Pa
     return final
 
 
-def _is_for_want_of_room(error: BaseException | None, folder: Path) -> bool:
-    """Whether writing failed because a disk is full; torch and safetensors each say so in their own words."""
+def _torch_had_no_room(error: BaseException | None, folder: Path) -> bool:
+    """Whether torch's writer failed, which does not say why, on a disk that is full."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (28, 122):  # ENOSPC, EDQUOT
-            return True
         text = str(error)
-        if "No space left" in text or "os error 28" in text:
-            return True
         if ("PytorchStreamWriter" in text or "inline_container" in text) and shutil.disk_usage(folder).free < 2**24:
             return True
         error = error.__cause__ or error.__context__
