@@ -14,7 +14,8 @@ STORE      results that runs have in common
 score_tables        the tables that hold scores of some systems
 partitions_in       a cluster's
 needs               a rule's memory, time and GPUs
-machines            how many machines a training takes
+machines            a training's resources for its machines
+launch_command      what starts it on them
 RULES_WITH_NEEDS    the rules that asked for them: all but the named targets
 provenance_of       a stage's provenance file, which `snakemake --report` shows
 """
@@ -150,10 +151,17 @@ def needs(rule, **amounts):
     return amounts | {name: growing(name) for name in ("mem_mb", "runtime")}
 
 
-def machines(rule, launch):
-    """A training's resources for Slurm: its machines, and a task on each of them, or Slurm would cut the job to one machine.
+def machines(launch):
+    """A training's resources for its machines, which are those of one Slurm job.
 
-    With GPUs Slurm is not told of tasks: Snakemake takes `tasks` for tasks of each GPU there.
+    It starts a process on each of them itself. Slurm's plugin calls that MPI: it gives the job a task on each machine and starts
+    Snakemake outside of any job step, which would be one of one machine. `tasks` it would take for tasks of each GPU.
     """
-    with_gpus = SETTINGS.resources_of(rule).get("gpu", 0) > 0
-    return {"nodes": launch.machines} | ({} if with_gpus else {"tasks": launch.machines})
+    if launch.machines == 1:
+        return {"nodes": 1}
+    return {"nodes": launch.machines, "tasks": launch.machines, "tasks_per_gpu": 0, "mpi": "srun"}
+
+
+def launch_command(rule, launch):
+    """What starts a training: it must know how many GPUs each of several machines has for it."""
+    return launch.command(SETTINGS.resources_of(rule).get("gpu", 0) // launch.machines)

@@ -35,9 +35,9 @@ rule train_grpo:
     threads: 8
     resources:
         **needs("train_grpo", mem_mb=8000, runtime=1440, gpu=0),
-        **machines("train_grpo", SETTINGS.grpo.launch),
+        **machines(SETTINGS.grpo.launch),
     params:
-        launch=SETTINGS.grpo.launch.command(),
+        launch=launch_command("train_grpo", SETTINGS.grpo.launch),
         launcher_log=SETTINGS.grpo.launch.launcher_log(f"{LOGS}/train_grpo.launcher.log"),
         settings=SETTINGS.grpo.as_json(),
         reward=SETTINGS.reward_in_use.as_json(),
@@ -52,7 +52,7 @@ rule train_grpo:
     message:
         "Reinforcement learning (GRPO)"
     shell:
-        ". workflow_scripts/take_gpus.sh {resources.gpu}; "
+        ". workflow_scripts/take_gpus.sh {resources.gpu} {resources.nodes}; "
         "{params.launch} workflow_scripts/train_grpo.py"
         " --train {input.train:q}"
         " --validation {input.validation:q}"

@@ -136,9 +136,9 @@ rule train_reward_model:
     threads: 8
     resources:
         **needs("train_reward_model", mem_mb=8000, runtime=1440, gpu=0),
-        **machines("train_reward_model", SETTINGS.reward_model.training.launch),
+        **machines(SETTINGS.reward_model.training.launch),
     params:
-        launch=SETTINGS.reward_model.training.launch.command(),
+        launch=launch_command("train_reward_model", SETTINGS.reward_model.training.launch),
         launcher_log=SETTINGS.reward_model.training.launch.launcher_log(f"{LOGS}/train_reward_model.launcher.log"),
         settings=SETTINGS.reward_model.training.as_json(),
         code=code_fingerprint("workflow_scripts/train_reward_model.py"),
@@ -147,7 +147,7 @@ rule train_reward_model:
     message:
         "Training the reward model"
     shell:
-        ". workflow_scripts/take_gpus.sh {resources.gpu}; "
+        ". workflow_scripts/take_gpus.sh {resources.gpu} {resources.nodes}; "
         "{params.launch} workflow_scripts/train_reward_model.py"
         " --train {input.train:q}"
         " --validation {input.validation:q}"

@@ -31,12 +31,12 @@ rule train_sft:
     threads: 8
     resources:
         **needs("train_sft", mem_mb=8000, runtime=1440, gpu=0),
-        **machines("train_sft", SETTINGS.sft.launch),
+        **machines(SETTINGS.sft.launch),
         # Too little data for GRPO is refused here, before SFT is paid for. A resource and not a parameter, because another
         # batch size of GRPO must not train SFT again.
         grpo_prompts_per_step=SETTINGS.grpo.prompts_per_step,
     params:
-        launch=SETTINGS.sft.launch.command(),
+        launch=launch_command("train_sft", SETTINGS.sft.launch),
         launcher_log=SETTINGS.sft.launch.launcher_log(f"{LOGS}/train_sft.launcher.log"),
         settings=SETTINGS.sft.as_json(),
         code=code_fingerprint("workflow_scripts/train_sft.py"),
@@ -45,7 +45,7 @@ rule train_sft:
     message:
         "Supervised fine-tuning"
     shell:
-        ". workflow_scripts/take_gpus.sh {resources.gpu}; "
+        ". workflow_scripts/take_gpus.sh {resources.gpu} {resources.nodes}; "
         "{params.launch} workflow_scripts/train_sft.py"
         " --train {input.train:q}"
         " --validation {input.validation:q}"

@@ -301,7 +301,9 @@ def test_the_launch_command() -> None:
     assert LaunchSettings().launcher_log("a b.log") == ""
     assert LaunchSettings(processes=2).launcher_log("a b.log") == "2> 'a b.log'"
     everywhere = LaunchSettings(processes=4, machines=2).command()
-    assert " srun --overlap --nodes 2 --ntasks 2 --ntasks-per-node 1 " in everywhere
+    assert " srun --nodes 2 --ntasks 2 --ntasks-per-node 1 " in everywhere
+    assert "--gpus-per-node" not in everywhere
+    assert ' --cpus-per-task "$OMP_NUM_THREADS" --gpus-per-node 2 ' in LaunchSettings(processes=4, machines=2).command(2)
     assert "on_this_machine.sh accelerate launch --multi_gpu --num_processes 4 --num_machines 2" in everywhere
 
 

@@ -24,7 +24,7 @@ class Machine:
         driver.chmod(0o755)
         self.environment = {"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "TMPDIR": str(folder)}
 
-    def start(self, gpus: int, command: str, **environment: str) -> subprocess.Popen[str]:
+    def start(self, gpus: int | str, command: str, **environment: str) -> subprocess.Popen[str]:
         """A rule's shell command, as Snakemake starts it."""
         return subprocess.Popen(
             ["bash", "-c", f"set -euo pipefail; . {SCRIPT} {gpus}; {command}"],
@@ -35,7 +35,7 @@ class Machine:
             start_new_session=True,
         )
 
-    def run(self, gpus: int, command: str = 'echo "${CUDA_VISIBLE_DEVICES:-none}"', **environment: str) -> str:
+    def run(self, gpus: int | str, command: str = 'echo "${CUDA_VISIBLE_DEVICES:-none}"', **environment: str) -> str:
         output, errors = self.start(gpus, command, **environment).communicate(timeout=30)
         return output.strip() + errors.strip()
 
@@ -118,10 +118,9 @@ def test_without_a_need_nothing_is_touched(machine: Machine) -> None:
 
 def test_a_slurm_job_has_what_slurm_gave_it(machine: Machine) -> None:
     assert machine.run(2, SLURM_JOB_ID="7", CUDA_VISIBLE_DEVICES="0,1") == "0,1"
-    two_machines = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2"}
-    assert machine.run(4, CUDA_VISIBLE_DEVICES="0,1", **two_machines) == "0,1", "the others are on the other machine"
+    assert machine.run("4 2", SLURM_JOB_ID="7", CUDA_VISIBLE_DEVICES="0,1") == "0,1", "the others are on the other machine"
+    assert "asks for 2 GPUs and this machine has 1" in machine.run("4 2", SLURM_JOB_ID="7", CUDA_VISIBLE_DEVICES="0")
     assert "asks for 4 GPUs and this machine has 2" in machine.run(4, SLURM_JOB_ID="7", CUDA_VISIBLE_DEVICES="0,1")
-    assert "this machine has 0" in machine.run(4, CUDA_VISIBLE_DEVICES="", **two_machines)
 
 
 @pytest.mark.parametrize(("each", "first", "second"), [(1, "4", "5"), (2, "4,5", "4,5")])
@@ -146,4 +145,10 @@ def test_every_rule_that_can_use_gpus_takes_them_so() -> None:
     for file in RULE_FILES:
         rules = file.read_text().split("\nrule ")[1:]
         for rule in rules:
-            assert ("gpu=" in rule) == ("take_gpus.sh {resources.gpu}" in rule), f"{file.name}: {rule.split(':')[0]}"
+            starts_processes = "machines(" in rule
+            assert starts_processes == ("take_gpus.sh {resources.gpu} {resources.nodes}; " in rule), (
+                f"{file.name}: {rule.split(':')[0]}"
+            )
+            assert ("gpu=" in rule) == (". workflow_scripts/take_gpus.sh {resources.gpu}" in rule), (
+                f"{file.name}: {rule.split(':')[0]}"
+            )

@@ -187,7 +187,7 @@ def test_two_machines_of_a_slurm_job(finished_copy: Project, tmp_path: Path) -> 
 
 
 SRUN = """#!/bin/bash
-while [[ $1 == --* ]]; do case $1 in --nodes|--ntasks|--ntasks-per-node) shift 2;; *) shift;; esac; done
+while [[ $1 == --* ]]; do case $1 in --nodes|--ntasks|--ntasks-per-node|--cpus-per-task) shift 2;; *) shift;; esac; done
 export SLURM_JOB_NODELIST='node[1-2]' # srun itself sets it for what it starts
 SLURM_NODEID=0 "$@" & first=$!
 SLURM_NODEID=1 "$@" & second=$!

@@ -1,11 +1,11 @@
 # Read by a rule's shell before its program starts:
-#     . workflow_scripts/take_gpus.sh 2
+#     . workflow_scripts/take_gpus.sh 2      # or, with as many on each of four machines: take_gpus.sh 8 4
 # Takes that many GPUs of this machine for the job and shows it these alone (CUDA_VISIBLE_DEVICES). Snakemake counts the resource
 # `gpu` but hands no device out, so that two jobs would both work on the first one. A GPU is taken by a lock on a file, which
 # the shell and all that it starts hold for as long as one of them lives, however they end. While too few are free it waits.
 # In a Slurm job of its own it has what Slurm gave it; jobs side by side in one allocation share that out in the same way.
 take_gpus() {
-    local wanted=$1 gpus=() locks=() taken=() folder gpu lock gate said=""
+    local wanted=$(($1 / ${2:-1})) gpus=() locks=() taken=() folder gpu lock gate said=""
     if ((wanted == 0)); then
         return
     fi
@@ -14,9 +14,6 @@ take_gpus() {
     else
         # What is wrong with a driver it prints where the numbers would stand.
         mapfile -t gpus < <(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | grep --extended-regexp '^[0-9]+$')
-    fi
-    if ((${SLURM_JOB_NUM_NODES:-1} > 1 && ${#gpus[@]} > 0 && ${#gpus[@]} < wanted)); then # the others are on the job's other machines
-        wanted=${#gpus[@]}
     fi
     if ((${#gpus[@]} < wanted)); then
         echo "error: resource gpu: the rule asks for $wanted GPUs and this machine has ${#gpus[@]}." \
@@ -55,4 +52,4 @@ take_gpus() {
     export CUDA_VISIBLE_DEVICES
 }
 
-take_gpus "$1"
+take_gpus "$@"

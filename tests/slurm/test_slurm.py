@@ -174,9 +174,22 @@ def test_a_training_over_two_machines(before_grpo: Project) -> None:
     one = training_log(before_grpo, "sft")
     before_grpo.configure(sft={"per_device_train_batch_size": 8, "launch": {"processes": 2, "machines": 2}})
     plan = before_grpo.snakemake("--dry-run", "-p", *OPTIONS, SFT).stdout
-    assert "srun --overlap --nodes 2 --ntasks 2 --ntasks-per-node 1" in plan
+    assert "srun --nodes 2 --ntasks 2 --ntasks-per-node 1" in plan
     before_grpo.snakemake(*OPTIONS, "--set-resources", "train_sft:slurm_partition=pair", "--", SFT)
     two = training_log(before_grpo, "sft")
     assert [entry["step"] for entry in two] == [entry["step"] for entry in one]
     assert two[-1]["validation_loss"] == pytest.approx(one[-1]["validation_loss"], rel=0.02)
     assert (before_grpo.results() / "logs/train_sft.rank1.log").is_file()
+
+
+def test_grpo_over_two_machines_with_gpus(before_grpo: Project) -> None:
+    """Two of each machine: without being told, Slurm gives the share of a machine only in part to its processes."""
+    before_grpo.configure(
+        grpo={"launch": {"processes": 4, "machines": 2}, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1},
+        resources={"train_grpo": {"gpu": 4}},
+    )
+    before_grpo.snakemake(*OPTIONS, "--set-resources", "train_grpo:slurm_partition=pair", "--", CHECKPOINT)
+    assert [entry["step"] for entry in training_log(before_grpo, "grpo")] == list(range(1, 9))
+    assert provenance(before_grpo, "train_grpo")["visible_gpus"] == "0,1"
+    logs = {file.name for file in (before_grpo.results() / "logs").glob("train_grpo*.log")}
+    assert logs == {"train_grpo.launcher.log", "train_grpo.log", *(f"train_grpo.rank{rank}.log" for rank in (1, 2, 3))}

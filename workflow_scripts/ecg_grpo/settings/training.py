@@ -45,8 +45,12 @@ class LaunchSettings(Section):
             raise ValueError(f"processes ({self.processes}) must be a multiple of machines ({self.machines})")
         return self
 
-    def command(self) -> str:
-        """What stands in front of the program's name in a shell command."""
+    def command(self, gpus: int = 0) -> str:
+        """What stands in front of the program's name in a shell command.
+
+        Args:
+            gpus: of each machine for this training; 0: it computes without. Only several machines need to know.
+        """
         if self.processes == 1:
             return "python"
         # What the launcher says of a failure stands in a file of its own; the programs' one line reaches the terminal past it.
@@ -56,12 +60,10 @@ class LaunchSettings(Section):
         words += ["--num_machines", str(self.machines), "--mixed_precision", "no", "--dynamo_backend", "no"]
         if self.machines == 1:
             return f"{terminal} {shlex.join([*words, '--main_process_port', '0'])}"
-        # All stated, and two variables taken out: this runs in Snakemake's job step of one task on one machine, which srun
-        # would take for all there is.
-        per_machine = (
-            "env --unset=SLURM_JOB_NODELIST --unset=SLURM_NODELIST "
-            f"srun --overlap --nodes {self.machines} --ntasks {self.machines} --ntasks-per-node 1 --kill-on-bad-exit=1"
-        )
+        # All stated: by itself a job step gets one processor for each task, and of its job's GPUs not always all.
+        # Snakemake sets OMP_NUM_THREADS to the rule's threads.
+        per_machine = f"srun --nodes {self.machines} --ntasks {self.machines} --ntasks-per-node 1 --kill-on-bad-exit=1"
+        per_machine += ' --cpus-per-task "$OMP_NUM_THREADS"' + (f" --gpus-per-node {gpus}" if gpus else "")
         return f"{terminal} {per_machine} workflow_scripts/on_this_machine.sh {shlex.join(words)}"
 
     def launcher_log(self, file: str) -> str:
