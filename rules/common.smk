@@ -134,11 +134,11 @@ def needs(rule, **amounts):
         sys.exit(f"configuration error: resources.{rule}.gpu: this rule computes without a GPU")
     amounts |= asked
     # A job that asks for more than the limit of all jobs is given the limit by Snakemake, without a word.
-    limit = workflow.global_resources.get("gpu") if workflow.is_main_process else None
-    if limit is not None and amounts.get("gpu", 0) > limit.value:
+    limit = workflow.global_resources.get("gpu").value if workflow.is_main_process else None
+    if limit is not None and amounts.get("gpu", 0) > limit:
         sys.exit(
-            f"configuration error: resources.{rule}.gpu: {amounts['gpu']} GPUs, and --resources gpu={limit.value} leaves no job so"
-            " many. Ask for fewer or leave more."
+            f"configuration error: resources.{rule}.gpu: {amounts['gpu']} GPUs, and --resources gpu={limit} leaves no job so many. Ask"
+            " for fewer or leave more."
         )
 
     def growing(name):

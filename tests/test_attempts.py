@@ -71,4 +71,5 @@ def test_more_gpus_than_all_jobs_together_may_have_is_refused(project: Project) 
     assert run.stderr.splitlines()[-1].startswith(
         "configuration error: resources.generate_answers.gpu: 2 GPUs, and --resources gpu=1"
     )
-    project.snakemake("--dry-run", "--resources", "gpu=2")
+    for enough in (["--resources", "gpu=2"], ["--resources", "mem_mb=9000"], []):
+        project.snakemake("--dry-run", *enough)
