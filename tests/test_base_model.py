@@ -158,7 +158,7 @@ def test_a_killed_download_goes_on_and_is_not_left_behind(tiny_hub: type[Hub], t
     tiny_hub.stops = True
     settings = from_hub("open/tiny")
     with subprocess.Popen(**program(tmp_path, settings, HF_ENDPOINT=tiny_hub.address)) as killed:
-        while "model.safetensors" not in tiny_hub.sent or not list((tmp_path / "scratch").rglob("tokenizer.json")):
+        while "model.safetensors" not in tiny_hub.sent or not list((tmp_path / "scratch").rglob("tokenizer.json.metadata")):
             assert killed.poll() is None
             time.sleep(0.05)
         killed.kill()

@@ -24,7 +24,7 @@ OPTIONS = [
 """The profile as it is, but for what a machine of two cores has not and what a test does not wait for. One thread for each job,
 since other tests run beside these. Most jobs end within seven seconds; the plugin asks again ten seconds later than before."""
 MOST = "max_threads: 64, max_mem_mb: 12000, max_runtime: 2000"
-PARTITIONS = f"partitions:\n  cpu: {{{MOST}}}\n  gpu: {{{MOST}, max_gpu: 2}}\n"
+PARTITIONS = f"partitions:\n  cpu: {{{MOST}}}\n  gpu: {{{MOST}, max_gpu: 2}}\n  pair: {{{MOST}, max_gpu: 4}}\n"
 """Less than twice what GRPO asks for at first."""
 CHECKPOINT = "results/demo/grpo/checkpoint/manifest.json"
 SFT = "results/demo/sft/checkpoint/manifest.json"
@@ -183,12 +183,14 @@ def test_a_training_over_two_machines(before_grpo: Project) -> None:
 
 
 def test_grpo_over_two_machines_with_gpus(before_grpo: Project) -> None:
-    """Two of each machine: without being told, Slurm gives the share of a machine only in part to its processes."""
+    """Two of each machine: without being told, Slurm gives the share of a machine only in part to its processes. A group of
+    completions is spread over two processes.
+    """
     before_grpo.configure(
         grpo={"launch": {"processes": 4, "machines": 2}, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1},
         resources={"train_grpo": {"gpu": 4}},
     )
-    before_grpo.snakemake(*OPTIONS, "--set-resources", "train_grpo:slurm_partition=pair", "--", CHECKPOINT)
+    before_grpo.snakemake(*OPTIONS, CHECKPOINT)
     assert [entry["step"] for entry in training_log(before_grpo, "grpo")] == list(range(1, 9))
     assert provenance(before_grpo, "train_grpo")["visible_gpus"] == "0,1"
     logs = {file.name for file in (before_grpo.results() / "logs").glob("train_grpo*.log")}

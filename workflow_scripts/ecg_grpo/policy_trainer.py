@@ -154,14 +154,15 @@ class PolicyTrainer(GRPOTrainer):
         # Rounding errors: divided by TRL's 1e-4 in place of a group's spread, by the batch's spread, or as they are.
         by_group = self.scale_rewards == "group" or self.multi_objective_aggregation == "normalize_then_sum"
         zero = 5e-3 if by_group else 1e-4 if self.scale_rewards == "batch" else 1e-6
-        flat = groups_without_spread(batch["advantages"], size, zero)
-        every_flat: list[list[int]] = gather_object([flat])
-        groups = len(inputs) // size * self.accelerator.num_processes
-        share = sum(map(len, every_flat)) / groups
+        everywhere = self.accelerator.gather(batch["advantages"])  # a group may be spread over processes
+        groups = len(everywhere) // size
+        share = len(groups_without_spread(everywhere, size, zero)) / groups
         # TRL looks at the whole batch's spread where it does not scale by the group's.
         metrics["frac_reward_zero_std"][-1] = share
         if self._dynamic_sampling is None:
             return batch
+        flat = groups_without_spread(batch["advantages"], size, zero)
+        every_flat: list[list[int]] = gather_object([flat])
         batch_spread = metrics["reward_std"][-1]
         metrics["dynamic_sampling/groups_without_spread"].append(share)
         extra = 0
