@@ -12,7 +12,7 @@ ENDPOINTS  those that a server answers for: their sections, by name
 LOGS, BENCHMARKS, PROVENANCE, SCRATCH, TENSORBOARD   folders below it
 STORE      results that runs have in common
 score_tables        the tables that hold scores of some systems
-partitions_in       a cluster's
+partitions_in       the limits of a cluster's partitions
 needs               a rule's memory, time and GPUs
 machines            a training's resources for its machines
 launch_command      what starts it on them
