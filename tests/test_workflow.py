@@ -82,8 +82,8 @@ def test_what_a_run_needs_is_configured_and_reruns_nothing(finished_copy: Projec
     finished_copy.configure(resources={"train_grpo": {"mem_mb": 9000, "runtime": 30, "gpu": 1}})
     assert finished_copy.jobs() == set()
     plan = finished_copy.snakemake("--dry-run", "-p", "--forcerun", "train_grpo", "train_sft").stdout
-    assert "take_gpus.sh 1;" in next(line for line in plan.splitlines() if "train_grpo.py" in line)
-    assert "take_gpus.sh 0;" in next(line for line in plan.splitlines() if "train_sft.py" in line)
+    assert "take_gpus.sh 1 1;" in next(line for line in plan.splitlines() if "train_grpo.py" in line)
+    assert "take_gpus.sh 0 1;" in next(line for line in plan.splitlines() if "train_sft.py" in line)
 
 
 @pytest.mark.parametrize(
