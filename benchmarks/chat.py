@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow_script
 
 from ecg_grpo.chat_models import ChatSampling, load
 from ecg_grpo.conversation import Conversation
+from ecg_grpo.errors import InputError
 from ecg_grpo.tables import read_rows
 from ecg_grpo.trained_models import find_model, newest_run
 
@@ -31,8 +32,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="of the processor (default: 2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures go as JSON")
     options = parser.parse_args()
-    run = newest_run()
-    model = find_model(options.model, run)
+    try:
+        run = newest_run()
+        model = find_model(options.model, run)
+    except InputError as error:
+        parser.exit(1, f"{error}\n")
     started = time.perf_counter()
     writer = load(model, options.threads)
     loading = time.perf_counter() - started

@@ -31,13 +31,18 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the figures go as JSON")
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT / "workflow_scripts"))
-    import pyarrow.parquet as pq
-
+    from ecg_grpo.errors import InputError
     from ecg_grpo.prompts import take_apart
     from ecg_grpo.rewards import REWARDS, Case, RewardMix
     from ecg_grpo.settings.reward import RewardSettings
+    from ecg_grpo.tables import read_rows
 
-    rows = pq.read_table(options.data, columns=["question", "answer"]).to_pylist()
+    if not options.data.is_file():
+        parser.exit(1, f"{options.data} is missing: name a split with --data or run `snakemake --cores all data`\n")
+    try:
+        rows = read_rows(options.data, "question", "answer")
+    except InputError as error:
+        parser.exit(1, f"{error}\n")
     words = " ".join(row["answer"] for row in rows).split()
     generator = random.Random(0)
     cases = []
